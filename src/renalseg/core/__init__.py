@@ -1,0 +1,1 @@
+"""Data types, the label table and errors. NumPy only: nothing here touches files or networks."""

@@ -1,0 +1,1 @@
+"""The official KiTS23 metrics."""

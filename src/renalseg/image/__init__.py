@@ -1,0 +1,1 @@
+"""Array maths: no files, no networks."""

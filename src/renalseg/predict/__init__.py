@@ -1,0 +1,1 @@
+"""The method section of the paper, in order; ``pipeline`` chains the steps."""
