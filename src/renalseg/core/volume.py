@@ -112,13 +112,16 @@ class Volume:
     def stored(self) -> NDArray[Any]:
         """The array in the stored axis order (i, j, k) of ``grid``."""
         back = nio.ornt_transform(_canonical(), nio.io_orientation(self.grid.affine))
-        return nio.apply_orientation(self.array, back)
+        stored: NDArray[Any] = nio.apply_orientation(self.array, back)
+        return stored
 
     def same_grid(self, other: "Volume", tolerance_mm: float = 1e-3) -> bool:
         """Whether both have one shape and every corner voxel lies within ``tolerance_mm`` of its counterpart."""
         if self.shape != other.shape:
             return False
-        corners = np.array([[z, y, x, 1] for z in (0, self.shape[0]) for y in (0, self.shape[1]) for x in (0, self.shape[2])])
+        corners = np.array(
+            [[z, y, x, 1] for z in (0, self.shape[0]) for y in (0, self.shape[1]) for x in (0, self.shape[2])]
+        )
         distance = np.abs((self.affine - other.affine) @ corners.T)[:3]
         return bool(distance.max() <= tolerance_mm)
 
@@ -143,11 +146,13 @@ def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _canonical() -> NDArray[np.float64]:
-    return nio.axcodes2ornt(CANONICAL_AXES)
+    canonical: NDArray[np.float64] = nio.axcodes2ornt(CANONICAL_AXES)
+    return canonical
 
 
 def _turn(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    return nio.ornt_transform(nio.io_orientation(affine), _canonical())
+    turn: NDArray[np.float64] = nio.ornt_transform(nio.io_orientation(affine), _canonical())
+    return turn
 
 
 def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:

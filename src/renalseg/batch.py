@@ -1,0 +1,110 @@
+"""Many CTs through one ``Segmenter``: labels, record and picture of each; a bad case does not stop the others."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renalseg.core.errors import ConfigError, RenalsegError
+from renalseg.core.volume import Segmentation, Volume
+from renalseg.io.files import atomic_path, check_writable, write_json
+from renalseg.io.kits import is_dataset, list_cases
+from renalseg.io.nifti import write_nifti
+from renalseg.io.read import case_name, read_volume
+from renalseg.predict.segmenter import Segmenter
+from renalseg.report.figures import overlay
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input: its record, or the sentence that says why there is none."""
+
+    name: str
+    source: Path
+    record: dict[str, Any] | None
+    error: str | None
+
+
+def list_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Case names and their files; a dataset folder in KiTS23 layout stands for all its images.
+
+    Raises:
+        ConfigError: two inputs would write the same files.
+    """
+    found: dict[str, Path] = {}
+    for path in inputs:
+        if path.is_dir() and is_dataset(path):
+            new = {case.case_id: case.imaging for case in list_cases(path) if case.imaging}
+        else:
+            new = {case_name(path): path}
+        for name, file in new.items():
+            if name in found:
+                raise ConfigError(f"{found[name]} and {file} would both be written as {name}; segment them separately")
+            found[name] = file
+    return found
+
+
+def segment_all(
+    cases: dict[str, Path], out: Path, segmenter: Segmenter, on_case: Callable[[str], None] | None = None
+) -> Iterator[Outcome]:
+    """Segments ``cases`` (name to file) into ``out``: NAME.nii.gz, NAME.json and NAME.png each.
+
+    ``on_case`` is called with a case's name when its turn comes.
+
+    Raises:
+        OutputError: ``out`` cannot be written to. Errors of single cases are outcomes instead.
+    """
+    existed = out.exists()
+    check_writable(out)
+    try:
+        for name, path in cases.items():
+            if on_case:
+                on_case(name)
+            try:
+                record: dict[str, Any] | None = segment_file(name, path, out, segmenter)
+                error = None
+            except RenalsegError as problem:
+                record, error = None, str(problem)
+            yield Outcome(name, path, record, error)
+    finally:
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict[str, Any]:
+    """Reads, segments and writes one case; returns its record.
+
+    Raises:
+        InputError: the file cannot be used. OutputError: a result could not be written; none of them then is.
+    """
+    started = time.perf_counter()
+    volume = read_volume(path)
+    read_s = time.perf_counter() - started
+    result = segmenter.segment(volume)
+    result.record["case"] = name
+    result.record["input"] = path.name
+    result.record["timings_s"] = {"read": round(read_s, 4), **result.record["timings_s"]}
+    return write_result(result, volume, out / name)
+
+
+def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]:
+    """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took."""
+    started = time.perf_counter()
+    record = result.record
+    with ExitStack() as stack:
+        # The last one entered is renamed first: the JSON appears last and marks a finished case.
+        json_path = stack.enter_context(atomic_path(stem.with_name(stem.name + ".json")))
+        picture = stack.enter_context(atomic_path(stem.with_name(stem.name + ".png")))
+        labels = stack.enter_context(atomic_path(stem.with_name(stem.name + ".nii.gz")))
+        write_nifti(result.labels, labels)
+        overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
+        record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
+        write_json(record, json_path)
+    return record
+
+
+def _subtitle(record: dict[str, Any]) -> str:
+    weights = ", ".join(w["path"] for w in record["weights"])
+    return f"weights {weights} ({record['weights_sha256'][:8]}), preset {record['preset']}"

@@ -1,0 +1,142 @@
+"""Writing files so that a reader never meets half of one, and errors that say what to do."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from renalseg.core.errors import OutputError
+
+DOUBLE_SUFFIXES = (".nii.gz", ".tar.gz")
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space or choose another output folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another output folder"),
+    errno.EACCES: ("permission is denied", "choose a folder that you may write to"),
+    errno.EPERM: ("permission is denied", "choose a folder that you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose a folder that you may write to"),
+    errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another output path"),
+    errno.EEXIST: ("a file stands where a folder is needed", "choose another output path"),
+    errno.EISDIR: ("a folder of that name is in the way", "choose another output path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter output path"),
+}
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary sibling of ``path`` that becomes ``path`` on success and is deleted on any failure.
+
+    The temporary name keeps the suffix (``.nii.gz`` too), so that writers choose the right format. Missing parent
+    folders are created, and removed again after a failure.
+
+    Args:
+        path: the file to be written; an existing one is replaced only on success.
+
+    Raises:
+        OutputError: the folder cannot be created, or writing or renaming failed.
+    """
+    created: list[Path] = []
+    temporary: Path | None = None
+    try:
+        _make_folders(path.parent, created)
+        temporary = _temporary_name(path)
+        yield temporary
+        os.replace(temporary, path)
+        created.clear()
+    except OSError as error:
+        raise _output_error(path, error) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _remove_folders(created)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes UTF-8 text, atomically.
+
+    Raises:
+        OutputError: the file could not be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Writes indented JSON with a final newline, atomically.
+
+    Raises:
+        OutputError: the file could not be written.
+    """
+    write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def check_writable(folder: Path) -> None:
+    """Creates ``folder`` where needed and proves, with a file of 4 KiB, that it can be written to.
+
+    The probe is deleted; folders created here are removed again where the proof fails.
+
+    Raises:
+        OutputError: the folder cannot be created or written to.
+    """
+    created: list[Path] = []
+    probe: Path | None = None
+    try:
+        _make_folders(folder, created)
+        probe = _temporary_name(folder / "probe.bin")
+        probe.write_bytes(bytes(4096))
+        created.clear()
+    except OSError as error:
+        raise _output_error(folder, error) from error
+    finally:
+        if probe is not None:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+        _remove_folders(created)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Splits a file name into stem and suffix; ``.nii.gz`` counts as one suffix, whatever its case."""
+    for suffix in DOUBLE_SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    path = Path(name)
+    return path.stem, path.suffix
+
+
+def _temporary_name(path: Path) -> Path:
+    stem, suffix = split_name(path.name)
+    return path.with_name(f".{stem[:100]}.tmp-{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+
+
+def _make_folders(folder: Path, created: list[Path]) -> None:
+    """Creates ``folder`` with its parents; adds to ``created``, outermost first, what did not exist before."""
+    missing = []
+    for candidate in (folder, *folder.parents):
+        if candidate.is_dir():
+            break
+        missing.append(candidate)
+    for candidate in reversed(missing):
+        try:
+            candidate.mkdir()
+        except FileExistsError:  # another process was faster; or a file is in the way
+            if not candidate.is_dir():
+                raise
+        else:
+            created.append(candidate)
+
+
+def _remove_folders(folders: list[Path]) -> None:
+    """Removes folders, innermost first, as far as they are empty."""
+    for folder in reversed(folders):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another output path"))
+    return OutputError(f"{path} could not be written because {reason}; {advice}.")

@@ -1,0 +1,78 @@
+"""NRRD and MetaImage files to ``Volume``, through SimpleITK."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renalseg.core.errors import InputError
+from renalseg.core.volume import Volume
+from renalseg.io.checks import build_volume, narrow
+from renalseg.io.files import split_name
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_itk(path: Path) -> Volume:
+    """Reads a ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file; labels are later written as NIfTI on an equal grid.
+
+    Raises:
+        InputError: missing, truncated or damaged, or holds colour or complex values.
+        GeometryError: not 3D, a single slice, or unusable spacing or affine.
+    """
+    import SimpleITK as sitk
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is no file; check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; export or download it again.")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # else C++ writes to stderr
+    try:
+        with _silent_stderr():
+            image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} is truncated or damaged, or its data file is missing; export it again.") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path} holds several values per voxel (colour, complex or vectors); give the CT itself.")
+    image, warnings = _drop_fourth_axis(image, sitk)
+    array = sitk.GetArrayFromImage(image)
+    affine = np.eye(4) if image.GetDimension() != 3 else ras_affine(image)
+    return build_volume(narrow(array.transpose()), affine, path, split_name(path.name)[0], warnings=warnings)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Sends file descriptor 2 to nowhere: MetaIO writes there itself, below ITK's switch, before ITK raises."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # stderr is closed: nothing to silence
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def ras_affine(image: Any) -> NDArray[np.float64]:
+    """Index (i, j, k, 1) to RAS mm of a 3D SimpleITK image, whose own world is LPS mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return LPS_TO_RAS @ affine
+
+
+def _drop_fourth_axis(image: Any, sitk: Any) -> tuple[Any, tuple[str, ...]]:
+    size = image.GetSize()
+    if len(size) != 4 or size[3] != 1:
+        return image, ()
+    image = sitk.Extract(image, (*size[:3], 0), (0, 0, 0, 0))
+    return image, ("The file has 4 dimensions, the last of size 1; it was read as 3D.",)

@@ -1,0 +1,141 @@
+"""Weights on disk: a folder with one safetensors file a stage, the configuration, and a manifest with their hashes.
+
+::
+
+    NAME_OR_DIR/
+      manifest.json        format, version, configuration hash; per stage: file, sha256, what it was trained on
+      config.yaml          the configuration, whole
+      coarse.safetensors   kidney.safetensors   lesion.safetensors
+      MODEL_CARD.md        what they are and what they are not (packaged weights)
+
+No pickle is ever read.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from renalseg import __version__
+from renalseg.config import STAGES, Config, Stage, load_config
+from renalseg.core.errors import WeightsError
+from renalseg.io.files import atomic_path, write_json, write_text
+from renalseg.model.resunet import ResUnet, build
+
+FORMAT = 1
+PACKAGED = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weights folder that was opened: its configuration, and where each trained stage lies."""
+
+    path: Path
+    config: Config
+    files: dict[Stage, Path]
+    hashes: dict[Stage, str]
+    manifest: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """One hash for all stages."""
+        text = json.dumps({stage: self.hashes[stage] for stage in sorted(self.hashes)})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def card(self) -> str | None:
+        """The text of the model card, if there is one."""
+        path = self.path / "MODEL_CARD.md"
+        return path.read_text() if path.exists() else None
+
+    def network(self, stage: Stage) -> ResUnet:
+        """The network of ``stage`` with its weights, on the CPU, in evaluation mode.
+
+        Raises:
+            WeightsError: the stage is not there, its file's hash differs from the manifest's, or its shapes do not fit.
+        """
+        if stage not in self.files:
+            raise WeightsError(
+                f"{self.path}: there are no weights of the stage {stage}; train it, or name other weights"
+            )
+        path = self.files[stage]
+        if file_sha256(path) != self.hashes[stage]:
+            raise WeightsError(f"{path}: the hash is not the one in manifest.json; fetch or train the weights again")
+        network = build(self.config.network(stage))
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise WeightsError(f"{path}: the weights do not fit config.yaml; give the folder they came with") from error
+        return network.eval()
+
+
+def packaged_names() -> list[str]:
+    """Names of the weights inside the package."""
+    return sorted(p.parent.name for p in PACKAGED.glob("*/manifest.json"))
+
+
+def open_weights(name_or_dir: str | Path) -> Weights:
+    """Opens packaged weights by name or a folder by path; nothing is downloaded.
+
+    Raises:
+        WeightsError: there is no such folder, or its manifest or configuration cannot be used.
+    """
+    packaged = PACKAGED / str(name_or_dir)
+    path = packaged if str(name_or_dir) in packaged_names() else Path(name_or_dir)
+    manifest_path = path / "manifest.json"
+    if not manifest_path.is_file():
+        names = ", ".join(packaged_names()) or "none"
+        raise WeightsError(
+            f"{name_or_dir}: no weights there; give a folder with manifest.json or a packaged name ({names})"
+        )
+    try:
+        manifest = json.loads(manifest_path.read_text())
+        if manifest["format"] != FORMAT:
+            raise WeightsError(
+                f"{path}: weights of format {manifest['format']}, this version reads {FORMAT}; update one"
+            )
+        entries = {stage: manifest["stages"][stage] for stage in STAGES if stage in manifest["stages"]}
+        files = {stage: path / Path(entry["file"]).name for stage, entry in entries.items()}
+        hashes = {stage: str(entry["sha256"]) for stage, entry in entries.items()}
+        expected = manifest["config_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{manifest_path}: the manifest is damaged ({error}); fetch the weights again") from error
+    config = load_config(path / "config.yaml")
+    if config.sha256() != expected:
+        raise WeightsError(f"{path}: config.yaml is not the one these weights were saved with; fetch the weights again")
+    for file in files.values():
+        if not file.is_file():
+            raise WeightsError(f"{file}: this file of the manifest is missing; fetch the weights again")
+    return Weights(path, config, files, hashes, manifest)
+
+
+def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Module, trained_on: dict[str, Any]) -> None:
+    """Writes or replaces one stage of a weights folder, with the configuration and the manifest.
+
+    Raises:
+        WeightsError: the folder holds stages of another configuration.
+    """
+    manifest: dict[str, Any] = {"stages": {}}
+    if (path / "manifest.json").exists():
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["config_sha256"] != config.sha256():
+            raise WeightsError(f"{path}: holds weights of another configuration; give another --out")
+    file = path / f"{stage}.safetensors"
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    with atomic_path(file) as temporary:
+        save_file(tensors, temporary, metadata={"renalseg": __version__, "stage": stage})
+    manifest["stages"][stage] = {"file": file.name, "sha256": file_sha256(file), "trained_on": trained_on}
+    manifest |= {"format": FORMAT, "renalseg": __version__, "config_sha256": config.sha256(), "preset": config.name}
+    write_text(config.to_yaml(), path / "config.yaml")
+    write_json(manifest, path / "manifest.json")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,113 @@
+"""The machine: device, precision, threads, memory layout, and what was used at most."""
+
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from renalseg.core.errors import ConfigError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and in which arithmetic the networks run."""
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision for the body of a ``with``; nothing for fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.precision])
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Channels last where it was measured to be faster: CUDA, and CPUs without AVX-512."""
+        if self.device.type == "cuda" or (self.device.type == "cpu" and not torch.cpu._is_avx512_supported()):
+            return torch.channels_last_3d
+        return torch.contiguous_format
+
+    def place(self, network: torch.nn.Module) -> torch.nn.Module:
+        """Moves a network to the device, in the memory layout that is fastest there."""
+        return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def reset_peak(self) -> None:
+        """Starts a new measurement of peak memory, as far as the system allows."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # not Linux, or not allowed: the peak is then that of the whole process
+
+    def peak_device_mb(self) -> float | None:
+        """Peak device memory in MB (1e6 bytes) that torch allocated since ``reset_peak``; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self.device) / 1e6
+
+    def synchronise(self) -> None:
+        """Waits for the device, so that a clock read next counts its work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def peak_host_mb() -> float:
+    """Peak resident memory of this process in MB (1e6 bytes), since ``Runtime.reset_peak`` where Linux allows."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+
+
+def choose(device: str = "auto", precision: str = "auto") -> Runtime:
+    """Resolves the user's wishes against the machine.
+
+    ``auto`` takes CUDA, else Apple's MPS, else the CPU; and bf16 where the hardware multiplies in it, fp16 on older
+    CUDA cards, else fp32. Emulated bf16 on a CPU is many times slower than fp32, so it is never chosen there.
+
+    Raises:
+        ConfigError: the device or precision is unknown or not on this machine.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise ConfigError(f"there is no precision {precision!r}; choose auto, fp32, bf16 or fp16")
+    found = _device(device)
+    return Runtime(found, _precision(found) if precision == "auto" else precision)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}; choose auto, cpu, cuda, cuda:N or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"the device {name!r} is not supported; choose auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"the device {name!r} is not on this machine ({torch.cuda.device_count()} CUDA devices); use cpu"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("the device 'mps' is not on this machine; use cpu")
+    return device
+
+
+def _precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return "bf16"
+    return "fp32"

@@ -1,0 +1,163 @@
+"""The body round the kidneys, painted from the outside in: air, skin, fat, muscle, chest, organs, bones, vessels."""
+
+import numpy as np
+
+from renalseg.phantom.canvas import Canvas
+from renalseg.phantom.draws import Contrast
+from renalseg.phantom.fields import F32, Lattice, Points, Vector, ellipsoid, ellipsoid_local, resample, superellipse
+from renalseg.phantom.organs import paint_organs, paint_vessels
+from renalseg.phantom.physique import Physique
+from renalseg.phantom.scene import Renal, warped
+from renalseg.phantom.skeleton import paint_skeleton
+
+BODY_SPACING_MM: Vector = (2.5, 1.8, 1.8)
+AIR_HU = -1000.0
+
+
+def paint_body(
+    rng: np.random.Generator, lattice: Lattice, body: Physique, contrast: Contrast, renal: Renal | None
+) -> F32:
+    """Paints everything but the kidneys.
+
+    Args:
+        rng: source of randomness.
+        lattice: the grid, in patient mm.
+        body: proportions.
+        contrast: phase and attenuation.
+        renal: the kidneys that organs give way to; None where the scan has none.
+
+    Returns:
+        float32 [z, y, x] in HU.
+    """
+    canvas = _paint_trunk(rng, lattice, body, contrast)
+    dome = _diaphragm(canvas, rng, body)
+    paint_organs(canvas, rng, body, contrast, dome)
+    if renal is not None:
+        _clear_bed(canvas, rng, body, renal)
+    _paint_chest(canvas, rng, body, contrast, dome)
+    _paint_back(canvas, rng, body, contrast)
+    paint_skeleton(canvas, rng, body)
+    paint_vessels(canvas, rng, body, contrast, renal.hila if renal else ())
+    return canvas.hu
+
+
+def _paint_trunk(rng: np.random.Generator, lattice: Lattice, body: Physique, contrast: Contrast) -> Canvas:
+    half = lattice.thinned(2)
+    coarse = warped(half, rng, 7.0)
+    outer, wall, cavity = (resample(d, half, lattice) for d in _shells(coarse, body))
+    z, y, x = (resample(p, half, lattice) for p in coarse)
+    canvas = Canvas(lattice, (z, y, x), np.full(lattice.shape, AIR_HU, np.float32), cavity)
+    fat = np.float32(rng.uniform(-112, -92)) + canvas.noise(rng, 10) * np.float32(4)
+    _paint_table(canvas, rng, body)
+    canvas.paint(outer, 10.0)
+    canvas.paint(outer + np.float32(2.2), fat)
+    streaks = canvas.noise(rng, (16, 5, 5))
+    muscle = np.float32(contrast.hu["muscle"]) + streaks * np.float32(rng.uniform(4, 14))
+    canvas.paint(wall, muscle)
+    layers = np.abs(np.mod(cavity, np.float32(5.0)) - np.float32(2.5))  # fat planes between the wall's sheets
+    canvas.hu[...] -= np.where((cavity > 2) & (wall < -2) & (layers > 2), np.float32(45), np.float32(0))
+    canvas.paint(cavity, fat + canvas.noise(rng, 5) * np.float32(5) + np.float32(5))
+    if rng.uniform() < 0.06:
+        for side in (-1, 1):
+            limb = ellipsoid((z * 0.1, y, x), (0, -30, side * (body.half[1] + 48)), (40, 34, 34))
+            canvas.paint(limb, -100.0)
+            canvas.paint(limb + np.float32(8), contrast.hu["muscle"])
+            canvas.paint(limb + np.float32(24), 500.0)
+    return canvas
+
+
+def _shells(points: Points, body: Physique) -> tuple[F32, F32, F32]:
+    """Signed distances to the skin, to the outside of the muscular wall, and to the cavity."""
+    z, y, x = points
+    waist = np.float32(1) + np.float32(0.05) * np.cos(z / np.float32(90))
+    outer = superellipse(y * waist, x * waist, body.half, 2.25)
+    wall = superellipse((y - np.float32(body.centre_y)) * waist, x * waist, body.wall_half, 2.25)
+    return outer, wall, superellipse((y - np.float32(body.cavity_y)) * waist, x * waist, body.cavity_half, 2.4)
+
+
+def _paint_table(canvas: Canvas, rng: np.random.Generator, body: Physique) -> None:
+    _, y, x = (canvas.lattice.axis(i) for i in range(3))
+    top = np.float32(body.half[0] + rng.uniform(4, 22)) - (x / np.float32(220)) ** 2 * np.float32(rng.uniform(5, 60))
+    depth = y[:, None] - top[None, :]
+    shell = np.where((depth > 0) & (depth < 50), np.float32(-960), np.float32(AIR_HU))
+    for start, hu in ((0, rng.uniform(-700, 300)), (50, rng.uniform(-400, 300))):
+        shell = np.where((depth >= start) & (depth < start + rng.uniform(2.5, 5)), np.float32(hu), shell)
+    shell = np.where(np.abs(x)[None, :] < 215, shell, np.float32(AIR_HU))
+    canvas.hu[...] = np.maximum(canvas.hu, shell[None])
+
+
+def _diaphragm(canvas: Canvas, rng: np.random.Generator, body: Physique) -> F32:
+    """Signed distance to the space under the diaphragm, negative below it: domes, lower towards the wall."""
+    z, y, x = canvas.points
+    rx, ry = np.float32(body.cavity_half[1]), np.float32(body.cavity_half[0])
+    tilt = np.float32(rng.uniform(5, 20))
+    lateral = (np.abs(x) / rx - np.float32(0.5)) / np.float32(0.55)
+    height = np.float32(body.dome_z) + np.float32(70) * (
+        lateral**2 * np.float32(0.9) + ((y - np.float32(body.cavity_y)) / ry) ** 2
+    )
+    height = height + tilt * np.clip(x / rx, 0, 1)
+    return np.asarray((height - z) * np.float32(0.75), dtype=np.float32)
+
+
+def _paint_chest(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
+    z, y, x = canvas.points
+    if float(canvas.lattice.origin[0]) > body.dome_z + 110:
+        return
+    lung = np.maximum(canvas.cavity + np.float32(1), np.float32(3) - dome)
+    middle = np.maximum(np.abs(x) - np.float32(28), y - np.float32(body.spine_y + 20))
+    lung = np.maximum(lung, -middle)
+    vessels = np.clip(np.abs(canvas.noise(rng, 11)) + np.abs(canvas.noise(rng, 11)) - np.float32(0.12), 0, 0.25) * 4
+    hu = np.float32(30) - vessels * np.float32(rng.uniform(830, 900))
+    chest = np.maximum(canvas.cavity, np.float32(1) - dome)
+    canvas.paint(chest, contrast.hu["muscle"])
+    canvas.paint(chest + np.float32(3), canvas.noise(rng, 9) * np.float32(25) - np.float32(70))
+    canvas.paint(lung, hu + canvas.noise(rng, 30) * np.float32(25))
+    ry = body.cavity_half[0]
+    heart = (body.dome_z - 38, body.cavity_y - 0.4 * ry, 20.0)
+    canvas.blob(heart, (54, 0.62 * ry, 72), -85.0)
+    canvas.blob(heart, (47, 0.52 * ry, 62), 0.5 * contrast.hu["aorta"] + 40)
+    canvas.blob((heart[0] - 5, heart[1] + 5, heart[2] + 12), (30, 0.25 * ry, 30), 0.85 * contrast.hu["aorta"])
+    canvas.pipe([(-420, body.spine_y - 32, 2), (body.dome_z + 45, body.spine_y - 45, 18)], 8.0, contrast.hu["muscle"])
+
+
+def _clear_bed(canvas: Canvas, rng: np.random.Generator, body: Physique, renal: Renal) -> None:
+    """Fills the surroundings of kidneys and masses with perirenal fat, within the cavity."""
+    lattice = renal.lattice
+    last = [float(lattice.axis(i)[-1]) for i in range(3)]
+    window = canvas.lattice.window(lattice.origin, (last[0], last[1], last[2]))
+    if canvas.hu[window].size == 0:
+        return
+    part = Lattice(
+        tuple(float(canvas.lattice.axis(i)[window[i]][0]) for i in range(3)),  # type: ignore[arg-type]
+        canvas.lattice.spacing,
+        canvas.hu[window].shape,  # type: ignore[arg-type]
+    )
+    near = resample(renal.occupied, lattice, part)
+    uneven = canvas.noise(rng, 25, window) * np.float32(0.35 * body.fat_mm)
+    bed = np.maximum(near - np.float32(body.fat_mm) - uneven, canvas.cavity[window])
+    bed = np.minimum(bed, near - np.float32(2))
+    strands = np.clip(canvas.noise(rng, 7, window) - np.float32(1.6), 0, 1) * np.float32(30)
+    canvas.paint(bed, np.float32(rng.uniform(-110, -85)) + strands, window)
+
+
+def _paint_back(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+    """Paints psoas, quadratus lumborum and the erectors of the spine."""
+    low, high = canvas.lattice.origin[0], float(canvas.lattice.axis(0)[-1])
+    window = canvas.window(((low + high) / 2, body.spine_y + 20, 0), ((high - low) / 2, 60, 100))
+    z, y, x = canvas.at(window)
+    muscle = np.float32(contrast.hu["muscle"]) + canvas.noise(rng, (20, 5, 5), window) * np.float32(rng.uniform(4, 15))
+    y, side = y - np.float32(body.spine_y), np.abs(x)
+    down = np.clip((z + np.float32(55)) / np.float32(170), 0, 1)
+    size = np.float32(rng.uniform(0.8, 1.15))
+    psoas = np.hypot((y - 2 + 14 * down) / np.float32(1.1), side - (24 + 16 * down)) - (3 + 20 * down) * size
+    psoas = np.where(z > -60, psoas, np.float32(20))
+    base, big = body.spine_y, float(size)
+    erector = canvas.evaluate(
+        window, lambda p: ellipsoid_local(p[0] * 0, p[1] - (base + 43), np.abs(p[2]) - 32, (99, 21 * big, 30))
+    )
+    quadratus = canvas.evaluate(
+        window, lambda p: ellipsoid_local(p[0] * 0, p[1] - (base + 27), np.abs(p[2]) - 58, (99, 9 * big, 22))
+    )
+    quadratus = np.maximum(quadratus, -z - np.float32(30))
+    for distance in (erector, quadratus, psoas):
+        canvas.paint(distance, muscle, window)

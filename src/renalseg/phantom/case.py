@@ -1,0 +1,133 @@
+"""One phantom: draws a grid, a body and its kidneys, and scans them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import renalseg
+from renalseg.core.labels import LABELS
+from renalseg.core.volume import Volume
+from renalseg.phantom import draws
+from renalseg.phantom.acquisition import NoiseTiles, SliceRenderer, draw_scanner
+from renalseg.phantom.anatomy import BODY_SPACING_MM, paint_body
+from renalseg.phantom.draws import Contrast, Sampling
+from renalseg.phantom.fields import Lattice, Vector
+from renalseg.phantom.given import fit_physique, given_renal, locate
+from renalseg.phantom.physique import Physique, draw_physique
+from renalseg.phantom.scene import KeepOut, Renal, draw_renal
+
+Seed = int | Sequence[int]
+
+
+def render_case(
+    seed: Seed,
+    labels: Volume | None = None,
+    *,
+    kidneys: str = "both",
+    in_plane: int = draws.MATRIX,
+    max_slices: int | None = None,
+) -> tuple[Volume, Volume, dict[str, Any]]:
+    """Renders a CT volume with its label map.
+
+    Args:
+        seed: one number or several; equal seeds give equal volumes.
+        labels: a label map [z, y, x] whose kidneys are set into a drawn body. The CT lies on its grid and the labels
+            come back unchanged. None draws the kidneys too.
+        kidneys: "both", or "none" for a scan that ends above (or starts below) the kidneys. Without ``labels`` only.
+        in_plane: matrix size; the field of view does not depend on it. Without ``labels`` only.
+        max_slices: upper bound of the number of slices. Without ``labels`` only.
+
+    Returns:
+        CT (int16, HU), labels (uint8), both [z, y, x] on one grid, and a record of what was drawn, JSON-ready.
+    """
+    rng = np.random.default_rng(seed)
+    contrast = draws.draw_contrast(rng)
+    if labels is None:
+        sampling = draws.draw_sampling(rng, in_plane, max_slices)
+        body, grid, renal = _draw(rng, sampling, contrast, kidneys)
+        given = None
+    else:
+        body, grid, renal = _place(rng, labels, contrast)
+        given = labels.array.astype(np.uint8, copy=False)
+    ct, found, noise_hu = _scan(rng, body, grid, contrast, renal, given)
+    volume = Volume.from_array(ct, grid.spacing, "phantom") if labels is None else labels.with_array(ct)
+    out = volume.with_array(found) if labels is None else labels
+    record = {
+        "seed": list(seed) if isinstance(seed, Sequence) else seed,
+        "source": "drawn" if labels is None else labels.name,
+        "shape": list(grid.shape),
+        "spacing_mm": [round(s, 6) for s in grid.spacing],
+        "phase": contrast.phase,
+        "noise_hu": round(noise_hu, 2),
+        "volumes_ml": {
+            label.name: round(int(np.count_nonzero(found == label.id)) * out.voxel_mm3 / 1000, 3) for label in LABELS
+        },
+        "version": renalseg.__version__,
+    }
+    return volume, out, record
+
+
+def _draw(
+    rng: np.random.Generator, sampling: Sampling, contrast: Contrast, kidneys: str
+) -> tuple[Physique, Lattice, Renal | None]:
+    field = sampling.shape[1] * sampling.spacing_mm[1]
+    body = draw_physique(rng, field)
+    renal = None
+    if kidneys == "both":
+        bounds = KeepOut((body.half[0] - 6, body.half[1] - 6), 0.0, body.spine_y)
+        renal = draw_renal(rng, contrast, body.spine_y, body.fat_mm, bounds)
+    start = _first_slice(rng, sampling, renal)
+    y, x = rng.normal(0, 8, 2) - (field - sampling.spacing_mm[1]) / 2
+    return body, Lattice((start, float(y), float(x)), sampling.spacing_mm, sampling.shape), renal
+
+
+def _first_slice(rng: np.random.Generator, sampling: Sampling, renal: Renal | None) -> float:
+    """Height of the first slice: any that keeps the kidneys in the scan, or none of them where ``renal`` is None."""
+    length = sampling.spacing_mm[0] * (sampling.shape[0] - 1)
+    if renal is None:
+        above = rng.uniform() < 0.7
+        return float(rng.uniform(-110, -80) - length if above else rng.uniform(95, 120))
+    occupied = np.flatnonzero((renal.occupied < 0).any(axis=(1, 2)))
+    z = renal.lattice.axis(0)
+    low, high = float(z[occupied[0]]) - 4, float(z[occupied[-1]]) + 4
+    latest, earliest = low, high - length
+    if earliest > latest:
+        return (low + high - length) / 2
+    return float(rng.uniform(max(earliest, -330), max(latest, earliest)))
+
+
+def _place(rng: np.random.Generator, labels: Volume, contrast: Contrast) -> tuple[Physique, Lattice, Renal | None]:
+    at = locate(labels)
+    if at is None:
+        sampling = Sampling(labels.shape, labels.spacing_mm)
+        return _draw(rng, sampling, contrast, "none")
+    body, grid = fit_physique(rng, labels, at)
+    return body, grid, given_renal(rng, labels, at, grid, contrast)
+
+
+def _scan(
+    rng: np.random.Generator,
+    body: Physique,
+    grid: Lattice,
+    contrast: Contrast,
+    renal: Renal | None,
+    given: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.int16], NDArray[np.uint8], float]:
+    last: Vector = (float(grid.axis(0)[-1]), float(grid.axis(1)[-1]), float(grid.axis(2)[-1]))
+    pad = max(grid.spacing[0] / 2, BODY_SPACING_MM[0])
+    coarse = Lattice.covering(
+        (grid.origin[0] - pad, grid.origin[1], grid.origin[2]), (last[0] + pad, last[1], last[2]), BODY_SPACING_MM
+    )
+    painted = paint_body(rng, coarse, body, contrast, renal)
+    scanner = draw_scanner(rng, grid)
+    noise = NoiseTiles(rng, grid.shape[1:], scanner.grain_px)
+    renderer = SliceRenderer(scanner, painted, coarse, renal, noise)
+    ct = np.empty(grid.shape, np.int16)
+    labels = np.empty(grid.shape, np.uint8) if given is None else given
+    for i in range(grid.shape[0]):
+        ct[i], found = renderer.render(i, rng, None if given is None else given[i])
+        if given is None:
+            labels[i] = found
+    return ct, labels, scanner.noise_hu

@@ -1,0 +1,110 @@
+"""Tumors and cysts: where they sit, their shape, and what they look like."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renalseg.phantom.draws import Contrast
+from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector, ellipsoid, smooth_min
+from renalseg.phantom.kidney import KidneyShape
+
+
+@dataclass(frozen=True)
+class Mass:
+    """A tumor or a cyst: an ellipsoid (or two) with a lobulated surface.
+
+    Attributes:
+        centre: (z, y, x) in mm.
+        half: half axes along (z, y, x) in mm.
+        lobe: centre of a second lobe, or None.
+        rough: amplitude of the lobulation in mm.
+    """
+
+    centre: Vector
+    half: Vector
+    lobe: Vector | None
+    rough: float
+
+    @property
+    def radius(self) -> float:
+        """Mean radius in mm."""
+        return float(np.prod(self.half) ** (1 / 3))
+
+    def distance(self, points: Points, noise: F32) -> F32:
+        """Signed distance in mm; ``noise`` is unit noise like ``points``."""
+        out = ellipsoid(points, self.centre, self.half)
+        if self.lobe is not None:
+            r = 0.62 * self.radius
+            out = smooth_min(out, ellipsoid(points, self.lobe, (r, r, r)), 0.5 * self.radius)
+        return np.asarray(out + noise * np.float32(self.rough), dtype=np.float32)
+
+
+def draw_mass(rng: np.random.Generator, kidney: KidneyShape, volume_ml: float, cyst: bool) -> Mass:
+    """Draws a mass at the surface of ``kidney``, from wholly inside (endophytic) to mostly outside (exophytic)."""
+    radius = (volume_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
+    along, angle = rng.uniform(-0.92, 0.92), rng.uniform(-2.0, 2.0)
+    if radius > 30:  # large masses grow away from the spine: forwards and sideways
+        angle = (rng.uniform(0.0, 1.2) * kidney.side * -1) if rng.uniform() < 0.5 else rng.uniform(-1.0, 1.0)
+    ring = np.sqrt(1 - along**2)
+    a, b, c = kidney.half
+    surface = np.array(
+        [along * a, ring * np.cos(angle) * b - 0.3 * kidney.bend * b * along**2, ring * np.sin(angle) * c]
+    )
+    normal = surface / np.array([a, b, c]) ** 2
+    normal /= np.linalg.norm(normal)
+    out = rng.uniform(-0.85, 0.55) * radius
+    local = surface + normal * out
+    z, y, x = kidney.world((local[0], local[1], local[2]))
+    if radius > 25:  # room behind the kidney is short
+        y -= 0.45 * (radius - 25)
+    stretch = np.exp(rng.normal(0, 0.06 if cyst else 0.13, 3))
+    stretch /= np.prod(stretch) ** (1 / 3)
+    lobed = not cyst and rng.uniform() < 0.3
+    scale = radius * (0.95 if lobed else 1.0)
+    toward = rng.normal(0, 1, 3)
+    toward *= 0.75 * radius / np.linalg.norm(toward)
+    return Mass(
+        (z, y, x),
+        (float(scale * stretch[0]), float(scale * stretch[1]), float(scale * stretch[2])),
+        (z + float(toward[0]), y + float(toward[1]), x + float(toward[2])) if lobed else None,
+        float(rng.uniform(0.01, 0.03) if cyst else rng.uniform(0.02, 0.09)) * radius,
+    )
+
+
+def tumor_hu(rng: np.random.Generator, lattice: Lattice, depth: F32, contrast: Contrast) -> F32:
+    """Attenuation of tumors: heterogeneous, often with a necrotic centre, at times a capsule or calcification.
+
+    Args:
+        rng: source of randomness.
+        lattice: grid of the arrays.
+        depth: depth under the tumor's surface in mm, [z, y, x], positive inside.
+        contrast: phase and mean attenuation; the tumor's range reaches into the medulla's.
+
+    Returns:
+        float32 [z, y, x] in HU; meaningful inside the tumor only.
+    """
+    mean = contrast.hu["tumor"]
+    radius = max(float(depth.max()), 1.0)
+    enhancing = contrast.phase != "native"
+    uneven = rng.uniform(0.04, 0.28) * mean if enhancing else rng.uniform(1, 5)
+    coarse = Noise.draw(rng, lattice, float(np.clip(radius * 0.5, 5, 18))).on(lattice)
+    fine = Noise.draw(rng, lattice, float(np.clip(radius * 0.2, 3, 7))).on(lattice)
+    hu = np.float32(mean) + (coarse * np.float32(0.8) + fine * np.float32(0.6)) * np.float32(uneven)
+    if rng.uniform() < np.clip(radius / 30, 0.1, 0.85):
+        dead = depth / np.float32(radius) + np.float32(0.28) * (coarse + np.float32(0.6) * fine)
+        share = np.clip((dead - np.float32(rng.uniform(0.35, 0.9))) / np.float32(0.12), 0, 1)
+        hu = hu + share * (np.float32(rng.uniform(8, 40)) - hu)
+    if enhancing and rng.uniform() < 0.25:
+        rim = np.clip(1 - np.abs(depth - np.float32(1.0)), 0, 1)
+        hu = hu + rim * np.float32(rng.uniform(-25, 45))
+    if rng.uniform() < 0.1:
+        chalk = Noise.draw(rng, lattice, 5.0).on(lattice)
+        hu = hu + np.clip(chalk - np.float32(2.0), 0, 1) * np.float32(rng.uniform(150, 500))
+    return np.asarray(hu, dtype=np.float32)
+
+
+def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> F32:
+    """Attenuation of cysts: even water, at times dense; each region of the scan has its own mean."""
+    mean = rng.uniform(32, 70) if rng.uniform() < 0.08 else rng.uniform(-2, 22)
+    drift = Noise.draw(rng, lattice, 45.0).on(lattice)
+    return np.asarray(np.float32(mean) + drift * np.float32(2.0), dtype=np.float32)

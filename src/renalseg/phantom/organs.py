@@ -1,0 +1,212 @@
+"""Abdominal organs: liver, spleen, stomach, pancreas, gallbladder, bowel, and vessels."""
+
+import numpy as np
+
+from renalseg.phantom.canvas import Canvas
+from renalseg.phantom.draws import Contrast
+from renalseg.phantom.fields import F32, Points, Vector, ellipsoid, smooth_min, tube
+from renalseg.phantom.physique import Physique
+
+
+def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
+    """Paints the intraperitoneal organs; ``dome`` is the signed distance to the space under the diaphragm."""
+    if rng.uniform() < 0.9:
+        _paint_mesentery(canvas, rng, body, contrast)
+    for _ in range(int(rng.integers(25, 95))):
+        _paint_loop(canvas, rng, body, contrast)
+    _paint_colon(canvas, rng, body, contrast)
+    _paint_pancreas(canvas, rng, body, contrast)
+    _paint_stomach(canvas, rng, body, contrast, dome)
+    _paint_spleen(canvas, rng, body, contrast, dome)
+    _paint_liver(canvas, rng, body, contrast, dome)
+
+
+def _paint_liver(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
+    ry, rx = body.cavity_half
+    window = canvas.lattice.window((-400, -400, -400), (130, 400, 0.6 * rx))
+    if canvas.hu[window].size == 0:
+        return
+    tip = float(rng.uniform(10, 70))
+    centre = (body.dome_z + 70, body.cavity_y - 0.05 * ry, -0.62 * rx)
+    right = (centre, (tip - centre[0], 1.05 * ry, 0.68 * rx))
+    left = ((body.dome_z + 50, body.cavity_y - 0.45 * ry, -0.05 * rx), (60, 0.5 * ry, 0.55 * rx))
+    distance = canvas.evaluate(window, lambda p: smooth_min(ellipsoid(p, *right), ellipsoid(p, *left), 20))
+    distance = distance + canvas.noise(rng, 40, window) * np.float32(4)
+    distance = np.maximum(np.maximum(distance, canvas.cavity[window] + 2), dome[window] + 2)
+    mean = contrast.hu["liver"] if rng.uniform() > 0.12 else contrast.hu["liver"] - rng.uniform(15, 55)  # steatosis
+    hu = np.float32(mean) + canvas.noise(rng, 9, window) * np.float32(3)
+    for scale, name, width in ((32.0, "portal", 0.1), (38.0, "ivc", 0.1)):
+        winding = np.abs(canvas.noise(rng, scale, window)) + np.abs(canvas.noise(rng, scale, window))
+        hu = hu + np.clip((width * 2 - winding) / 0.12, 0, 1) * np.float32(contrast.hu[name] - mean)
+    canvas.paint(distance, hu, window)
+    for _ in range(int(rng.poisson(0.6))):
+        r = float(rng.uniform(3, 18))
+        at = (centre[0] + rng.uniform(-40, 40), centre[1] + rng.uniform(-40, 40), centre[2] + rng.uniform(-25, 30))
+        canvas.blob(at, (r, r, r), float(rng.choice([8.0, mean - 25, mean + 20])))
+    if rng.uniform() < 0.75:
+        r = float(rng.uniform(10, 19))
+        at = (rng.uniform(-20, 25), body.cavity_y - 0.35 * ry, -0.38 * rx + rng.uniform(-10, 10))
+        canvas.blob(at, (1.7 * r + 1.5, r + 1.5, r + 1.5), 50.0)
+        canvas.blob(at, (1.7 * r, r, r), float(rng.uniform(0, 22)))
+
+
+def _paint_spleen(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
+    ry, rx = body.cavity_half
+    centre = (body.dome_z + rng.uniform(55, 85), body.cavity_y + 0.4 * ry, 0.82 * rx)
+    half = (float(rng.uniform(40, 65)), float(rng.uniform(0.5, 0.7)) * ry, float(rng.uniform(27, 40)))
+    window = canvas.window(centre, half)
+    if canvas.hu[window].size == 0:
+        return
+    distance = ellipsoid(canvas.at(window), centre, half) + canvas.noise(rng, 25, window) * np.float32(2.5)
+    distance = np.maximum(np.maximum(distance, canvas.cavity[window] + 2), dome[window] + 2)
+    mottle = 18.0 if contrast.phase == "arterial" and rng.uniform() < 0.4 else 3.0
+    canvas.paint(
+        distance, np.float32(contrast.hu["spleen"]) + canvas.noise(rng, 12, window) * np.float32(mottle), window
+    )
+
+
+def _paint_stomach(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
+    ry, rx = body.cavity_half
+    size = float(rng.uniform(0.6, 1.2))
+    path: list[Vector] = [
+        (body.dome_z + 45, body.cavity_y + 0.1 * ry, 0.5 * rx),
+        (body.dome_z + 90, body.cavity_y - 0.4 * ry, 0.5 * rx),
+        (body.dome_z + 125, body.cavity_y - 0.6 * ry, 0.15 * rx),
+        (body.dome_z + 115, body.cavity_y - 0.45 * ry, -0.18 * rx),
+    ]
+    radius = [40 * size, 36 * size, 24 * size, 12 * size]
+    window = canvas.window((body.dome_z + 85, body.cavity_y - 20, 0.15 * rx), (80, ry, 0.75 * rx))
+    if canvas.hu[window].size == 0:
+        return
+    points = canvas.at(window)
+    distance = tube(points, path, radius) + canvas.noise(rng, 22, window) * np.float32(3.5)
+    distance = np.maximum(np.maximum(distance, canvas.cavity[window] + 3), dome[window] + 3)
+    _paint_hollow(canvas, rng, points, distance, window, contrast.hu["bowel"], body.cavity_y - 0.45 * ry)
+
+
+def _paint_hollow(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    points: Points,
+    distance: F32,
+    window: tuple[slice, slice, slice],
+    wall_hu: float,
+    gas_y: float,
+) -> None:
+    """Paints a gut section: wall, content, and gas that rises to the front (the patient lies on the back)."""
+    canvas.paint(distance, wall_hu, window)
+    lumen = distance + np.float32(rng.uniform(2.0, 4.0))
+    kind = rng.uniform()
+    content = float(rng.uniform(0, 45)) if kind < 0.85 else float(rng.uniform(120, 420))  # the rest: oral contrast
+    lumpy = float(rng.choice([0, 8, 35], p=[0.5, 0.3, 0.2]))
+    canvas.paint(
+        lumen, np.float32(content) + (canvas.noise(rng, 6, window) * np.float32(lumpy) if lumpy else 0), window
+    )
+    canvas.paint(np.maximum(lumen + np.float32(0.5), points[1] - np.float32(gas_y)), -920.0, window)
+
+
+def _paint_loop(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+    ry, rx = body.cavity_half
+    r = float(rng.uniform(8, 15))
+    z, y, x = rng.uniform(-25, 230), body.cavity_y + ry * rng.uniform(-0.85, 0.15), rx * rng.uniform(-0.75, 0.75)
+    path: list[Vector] = [(float(z), float(y), float(x))]
+    heading = rng.normal(0, 1, 3)
+    for _ in range(int(rng.integers(2, 5))):
+        heading = heading / np.linalg.norm(heading) + rng.normal(0, 0.6, 3)
+        step = heading / np.linalg.norm(heading) * rng.uniform(18, 34)
+        path.append((path[-1][0] + step[0], path[-1][1] + step[1] * 0.6, path[-1][2] + step[2]))
+    low, high = np.min(path, axis=0) - r, np.max(path, axis=0) + r
+    centre, reach = (low + high) / 2, (high - low) / 2
+    window = canvas.window((centre[0], centre[1], centre[2]), (reach[0], reach[1], reach[2]))
+    if canvas.hu[window].size == 0:
+        return
+    points = canvas.at(window)
+    distance = np.maximum(tube(points, path, r), canvas.cavity[window] + np.float32(3))
+    gas = float(min(p[1] for p in path)) - (r * float(rng.uniform(-0.5, 0.6)) if rng.uniform() < 0.3 else 3 * r)
+    _paint_hollow(canvas, rng, points, distance, window, contrast.hu["bowel"], gas)
+
+
+def _paint_colon(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+    ry, rx = body.cavity_half
+    front = body.cavity_y - 0.7 * ry
+    flexure = float(rng.uniform(-10, 40))
+    right: list[Vector] = [(190, body.cavity_y, -0.74 * rx), (90, body.cavity_y + 0.25 * ry, -0.8 * rx)]
+    right += [(flexure + 30, body.cavity_y + 0.1 * ry, -0.78 * rx), (flexure + 20, front + 25, -0.55 * rx)]
+    across: list[Vector] = [right[-1], (flexure + rng.uniform(20, 70), front, -0.2 * rx)]
+    across += [(flexure + rng.uniform(20, 60), front, 0.25 * rx), (-35, front + 40, 0.72 * rx)]
+    left: list[Vector] = [across[-1], (-10, body.cavity_y + 0.35 * ry, 0.85 * rx)]
+    left += [(90, body.cavity_y + 0.45 * ry, 0.84 * rx), (200, body.cavity_y + 0.3 * ry, 0.7 * rx)]
+    for path, low, high in ((right, 18, 27), (across, 13, 22), (left, 9, 17)):
+        r = float(rng.uniform(low, high))
+        edge = np.array(path)
+        centre, reach = (edge.min(0) + edge.max(0)) / 2, (edge.max(0) - edge.min(0)) / 2 + r
+        window = canvas.window((centre[0], centre[1], centre[2]), (reach[0], reach[1], reach[2]))
+        if canvas.hu[window].size == 0:
+            continue
+        points = canvas.at(window)
+        distance = tube(points, path, r) + canvas.noise(rng, 14, window) * np.float32(0.18 * r)
+        distance = np.maximum(distance, canvas.cavity[window] + np.float32(3))
+        canvas.paint(distance, contrast.hu["bowel"], window)
+        grain = canvas.noise(rng, 5.5, window)
+        stool = grain * np.float32(50) + np.float32(rng.uniform(-30, 50))
+        stool = stool - np.clip(grain - np.float32(rng.uniform(0.6, 2.2)), 0, 1) * np.float32(700)  # bubbles
+        canvas.paint(distance + np.float32(2.5), stool, window)
+        gas = np.float32(14) * canvas.noise(rng, 20, window) + (
+            points[1] - np.float32(edge[:, 1].mean() + rng.uniform(-15, 5))
+        )
+        canvas.paint(np.maximum(distance + np.float32(3), gas), -920.0, window)
+
+
+def _paint_pancreas(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+    y = body.spine_y - 52
+    path: list[Vector] = [(25, y + 8, -38), (-5, y - 6, -25), (-15, y - 14, 10), (-30, y, 55), (-40, y + 25, 90)]
+    window = canvas.window((-10, y, 25), (50, 45, 90))
+    if canvas.hu[window].size == 0:
+        return
+    distance = tube(canvas.at(window), path, [14, 12, 9, 9, 8]) + canvas.noise(rng, 7, window) * np.float32(2.5)
+    hu = np.float32(contrast.hu["pancreas"]) + canvas.noise(rng, 6, window) * np.float32(12)
+    canvas.paint(np.maximum(distance, canvas.cavity[window] + 3), hu, window)
+
+
+def _paint_mesentery(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+    ry, rx = body.cavity_half
+    for _ in range(40):
+        z, y, x = rng.uniform(-20, 200), body.cavity_y + ry * rng.uniform(-0.6, 0.2), rx * rng.uniform(-0.6, 0.6)
+        step = rng.normal(0, 22, 3)
+        hu = contrast.hu["aorta"] if rng.uniform() < 0.4 else contrast.hu["portal"]
+        canvas.pipe([(z, y, x), (z + step[0], y + step[1], x + step[2])], float(rng.uniform(1.2, 3.0)), hu)
+
+
+def paint_vessels(
+    canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, hila: tuple[Vector, ...]
+) -> None:
+    """Paints aorta, inferior vena cava, their branches to the kidneys, and the upper mesenteric artery."""
+    y, r = body.spine_y - 17, float(rng.uniform(8.5, 13))
+    wander = rng.uniform(-4, 4, 4)
+    aorta: list[Vector] = [
+        (-420, y + 4, 14),
+        (-60, y - r + 2, 8 + wander[0]),
+        (60, y - r - 2, 4 + wander[1]),
+        (85, y - r, 2),
+    ]
+    cava: list[Vector] = [(-420, y - 28, -30), (-90, y - 18, -26), (0, y - 8, -23 + wander[2]), (90, y - 6, -18)]
+    artery, vein = contrast.hu["aorta"], contrast.hu["renal_vein"]
+    for hilum in hila:
+        side = 1.0 if hilum[2] > 0 else -1.0
+        start = (min(hilum[0], 0) - 12, y - r, 8 + side * r * 0.5)
+        end = (hilum[0] + 8, hilum[1] - 5, hilum[2])
+        mid = ((start[0] + end[0]) / 2 - 4, min(start[1], end[1]) - 4, (start[2] + end[2]) / 2)
+        lower = (hilum[0] + 5, hilum[1] - 4, hilum[2])
+        drain = (start[0] + 6, y - (2.2 * r if side > 0 else 10), -20.0)
+        over = ((drain[0] + lower[0]) / 2, min(drain[1], lower[1]) - 3, (drain[2] + lower[2]) / 2)
+        canvas.pipe([drain, over, lower], [5.5, 5.0, 4.0], vein)
+        canvas.pipe([start, mid, end], 2.8, artery)
+    canvas.pipe(cava, [12.0, 11.5, 10.5, 9.0], contrast.hu["ivc"])
+    canvas.pipe(aorta, [r + 2, r, r - 1.5, r - 2], artery)
+    if rng.uniform() < 0.4:
+        at = (rng.uniform(-30, 80), y - r + 0.85 * r, 6 + rng.uniform(-6, 6))
+        canvas.blob(at, (5, 1.6, 3), 600.0, inside=False)
+    canvas.pipe([(-25, y - 2 * r, 6), (10, y - 2 * r - 10, 4), (70, y - 2 * r - 22, -5)], 3.6, artery)
+    for side in (-1, 1):
+        canvas.pipe([(84, y - r, 2), (140, y - 8, side * 32), (220, y - 20, side * 55)], r * 0.55, artery)
+        canvas.pipe([(90, y - 6, -18), (140, y - 2, side * 32 - 4), (220, y - 8, side * 52)], 6.5, contrast.hu["ivc"])

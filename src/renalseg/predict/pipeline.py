@@ -1,0 +1,188 @@
+"""The cascade: chains the steps of this folder, times them, and writes down what happened."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from renalseg import __version__
+from renalseg.config import Config, Stage
+from renalseg.core.labels import LABELS
+from renalseg.core.volume import Segmentation, Volume
+from renalseg.image.boxes import Box
+from renalseg.image.components import Component
+from renalseg.image.resample import resize
+from renalseg.model.runtime import Runtime, peak_host_mb
+from renalseg.predict.clean import clean
+from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
+from renalseg.predict.compose import compose
+from renalseg.predict.fine import fine_probability
+from renalseg.predict.roi import find_box, fine_input
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of each stage; several of one stage are averaged. A stage may be empty in validation only."""
+
+    coarse: Sequence[torch.nn.Module] = ()
+    kidney: Sequence[torch.nn.Module] = ()
+    lesion: Sequence[torch.nn.Module] = ()
+
+
+@dataclass
+class _Record:
+    """What a case's JSON is made of, gathered on the way."""
+
+    timings_s: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str, runtime: Runtime) -> Iterator[None]:
+        """Times the body of a ``with`` under ``name``."""
+        started = time.perf_counter()
+        yield
+        runtime.synchronise()
+        self.timings_s[name] = round(time.perf_counter() - started, 4)
+
+    def drop(self, stage: str, components: list[Component]) -> None:
+        """Notes dropped components."""
+        for c in components:
+            self.dropped.append(
+                {"stage": stage, "voxels": c.voxels, "ml": round(c.volume_mm3 / 1000, 3), "centre_zyx": c.centre}
+            )
+
+
+def segment_volume(
+    volume: Volume, models: Models, config: Config, runtime: Runtime, mirror: bool = True, truth: Volume | None = None
+) -> Segmentation:
+    """Runs the whole cascade on one CT.
+
+    Args:
+        volume: CT in HU.
+        models: the networks.
+        config: the settings they were trained with.
+        runtime: device and precision.
+        mirror: average with the mirror image along z, where the configuration says so.
+        truth: the true labels; a stage without networks then answers as a perfect one would (validation only).
+    """
+    record = _Record(warnings=list(volume.warnings))
+    runtime.reset_peak()
+    started = time.perf_counter()
+    with record.step("coarse", runtime):
+        mask = _coarse_mask(volume, models, config, runtime, record, truth)
+        box = find_box(mask, volume, config)
+    labels: NDArray[np.uint8] = np.zeros(volume.shape, dtype=np.uint8)
+    kept: list[Component] = []
+    if box is not None:
+        labels = _fine_labels(volume, box, models, config, runtime, mirror, record, truth)
+        with record.step("clean", runtime):
+            labels, kept, dropped = clean(labels, volume.voxel_mm3, config.clean)
+            record.drop("clean", dropped)
+    _warn(record, volume, labels, box, kept)
+    record.timings_s["total"] = round(time.perf_counter() - started, 4)
+    return Segmentation(
+        replace(volume, array=labels), _summary(volume, labels, box, kept, record, config, runtime, mirror)
+    )
+
+
+def _coarse_mask(
+    volume: Volume, models: Models, config: Config, runtime: Runtime, record: _Record, truth: Volume | None
+) -> NDArray[np.bool_]:
+    if not models.coarse and truth is not None:
+        share = resize(torch.from_numpy(np.ascontiguousarray(truth.array > 0)), config.coarse.shape)
+        return (share >= 0.5).numpy()
+    probability = coarse_probability(coarse_input(volume, config, runtime), models.coarse, runtime)
+    mask, dropped = clean_coarse(probability, volume, config)
+    record.drop("coarse", dropped)
+    return mask
+
+
+def _fine_labels(
+    volume: Volume,
+    box: Box,
+    models: Models,
+    config: Config,
+    runtime: Runtime,
+    mirror: bool,
+    record: _Record,
+    truth: Volume | None,
+) -> NDArray[np.uint8]:
+    with record.step("roi", runtime):
+        image = fine_input(volume, box, config, runtime.device)
+    probabilities: dict[Stage, torch.Tensor] = {}
+    stages: tuple[tuple[Stage, Sequence[torch.nn.Module]], ...] = (("kidney", models.kidney), ("lesion", models.lesion))
+    for stage, networks in stages:
+        with record.step(stage, runtime):
+            if networks or truth is None:
+                flip = mirror and config.fine.mirror_z
+                probabilities[stage] = fine_probability(image, networks, config.fine, runtime, flip)
+            else:
+                probabilities[stage] = _perfect(stage, truth, box, config)
+    with record.step("compose", runtime):
+        return compose(probabilities["kidney"], probabilities["lesion"], volume, box)
+
+
+def _perfect(stage: Stage, truth: Volume, box: Box, config: Config) -> torch.Tensor:
+    """What a perfect network would answer, on the fine grid of ``box``."""
+    shape = (box.shape[0], *config.fine.in_plane)
+    cut = truth.array[box.slices]
+    masks = [cut == 0, cut > 0] if stage == "kidney" else [cut <= 1, cut == 2, cut == 3]
+    return torch.stack([resize(torch.from_numpy(np.ascontiguousarray(m)), shape) for m in masks])
+
+
+def _warn(record: _Record, volume: Volume, labels: NDArray[np.uint8], box: Box | None, kept: list[Component]) -> None:
+    """Adds warnings about the result itself."""
+    if not kept:
+        lost = sum(d["ml"] for d in record.dropped)
+        why = f"; {len(record.dropped)} components of {lost:.1f} ml in all were too small" if record.dropped else ""
+        record.warnings.append(f"No kidney found{why}.")
+        return
+    if len(kept) == 1:
+        record.warnings.append("Only one connected kidney found: solitary, fused, or one was missed.")
+    if labels[0].any() or labels[-1].any():
+        record.warnings.append("A kidney touches the first or last slice: it may be cut off.")
+
+
+def _summary(
+    volume: Volume,
+    labels: NDArray[np.uint8],
+    box: Box | None,
+    kept: list[Component],
+    record: _Record,
+    config: Config,
+    runtime: Runtime,
+    mirror: bool,
+) -> dict[str, Any]:
+    ml = volume.voxel_mm3 / 1000
+    device_mb = runtime.peak_device_mb()
+    return {
+        "case": volume.name,
+        "kidney_found": bool(kept),
+        "volumes_ml": {label.name: round(float((labels == label.id).sum() * ml), 3) for label in LABELS},
+        "components": [{"voxels": c.voxels, "ml": round(c.volume_mm3 / 1000, 3), "centre_zyx": c.centre} for c in kept],
+        "dropped_components": record.dropped,
+        "warnings": record.warnings,
+        "shape_zyx": list(volume.shape),
+        "spacing_mm_zyx": [round(s, 6) for s in volume.spacing_mm],
+        "box_zyx": None if box is None else {"start": list(box.start), "stop": list(box.stop)},
+        "timings_s": record.timings_s,
+        "peak_memory_mb": {"host": round(peak_host_mb(), 1), "device": device_mb and round(device_mb, 1)},
+        "device": str(runtime.device),
+        "precision": runtime.precision,
+        "mirror_z": mirror and config.fine.mirror_z,
+        "threads": torch.get_num_threads(),
+        "renalseg": __version__,
+        "torch": torch.__version__,
+        "preset": config.name,
+        "config_sha256": config.sha256(),
+        "notice": "Research use only. Not a medical device.",
+    }

@@ -1,0 +1,67 @@
+"""Random changes of a training sample, on tensors of any device: mirror, scale and turn, brightness, contrast, gamma.
+
+Every function draws from the generator that it is given, so a sample depends only on its seed. Sources: paper 3.2.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from renalseg.config import Training
+
+
+def augment(
+    image: torch.Tensor, target: torch.Tensor, config: Training, generator: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One random version of a sample: image float32 [z, y, x] in [-1, 1], target uint8 of the same shape."""
+    if generator.random() < config.mirror_z:
+        image, target = image.flip(0), target.flip(0)
+    if generator.random() < config.scale_probability:
+        image, target = in_plane_affine(image, target, draw_affine(config, generator))
+    return intensity(image, config, generator), target
+
+
+def draw_affine(config: Training, generator: np.random.Generator) -> torch.Tensor:
+    """A random in-plane map [2, 3] for ``affine_grid``: output to input, in units of half the size, (x, y) order."""
+    scale = generator.uniform(*config.scale)
+    angle = math.radians(generator.uniform(-config.rotate_degrees, config.rotate_degrees))
+    shift = generator.uniform(-2 * config.shift, 2 * config.shift, size=2)
+    cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
+    return torch.tensor([[cosine, -sine, shift[0]], [sine, cosine, shift[1]]], dtype=torch.float32)
+
+
+def in_plane_affine(
+    image: torch.Tensor, target: torch.Tensor, affine: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resamples every slice by the map ``affine`` [2, 3]: linear for the image, nearest for the target; edges repeat."""
+    z, y, x = image.shape
+    theta = affine.to(image.device)[None].expand(z, 2, 3)
+    grid = functional.affine_grid(theta, [z, 1, y, x], align_corners=False)
+    sample = partial(functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    moved = sample(image[:, None], mode="bilinear")[:, 0]
+    labels = sample(target[:, None].float(), mode="nearest")[:, 0]
+    return moved, labels.to(target.dtype)
+
+
+def intensity(image: torch.Tensor, config: Training, generator: np.random.Generator) -> torch.Tensor:
+    """Brightness, contrast and gamma, each with its probability and a factor from the range; clipped to [-1, 1] last.
+
+    Brightness scales the distance from the lower end of the window, contrast the distance from the mean, and gamma is a
+    power on the window's [0, 1]. Factors are drawn so that a factor and its inverse are equally likely.
+    """
+    if generator.random() < config.intensity_probability:
+        image = (image + 1.0) * _factor(config, generator) - 1.0
+    if generator.random() < config.intensity_probability:
+        mean = image.mean()
+        image = (image - mean) * _factor(config, generator) + mean
+    if generator.random() < config.intensity_probability:
+        image = ((image.clamp(-1.0, 1.0) + 1.0) / 2.0) ** _factor(config, generator) * 2.0 - 1.0
+    return image.clamp(-1.0, 1.0)
+
+
+def _factor(config: Training, generator: np.random.Generator) -> float:
+    low, high = config.intensity
+    return float(math.exp(generator.uniform(math.log(low), math.log(high))))

@@ -1,0 +1,99 @@
+"""One training run from a dataset folder: split, preparation, networks for validation, loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from renalseg.config import Config, Stage
+from renalseg.core.errors import ConfigError, InputError
+from renalseg.io.files import check_writable
+from renalseg.io.kits import fold_split, list_cases
+from renalseg.model.checkpoint import open_weights
+from renalseg.model.runtime import choose
+from renalseg.predict.pipeline import Models
+from renalseg.train.loop import Run, train
+from renalseg.train.prepare import prepare
+from renalseg.train.validate import make_validator
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for; see ``renalseg train --help``."""
+
+    stage: Stage
+    data: Path
+    out: Path
+    config: Config
+    fold: int | None = None
+    resume: bool = False
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    validation_cases: int = 4
+    cascade: Path | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run tells how far it is: cases prepared, then steps done with the loss."""
+
+    on_case: Callable[[str, int, int], None]
+    on_step: Callable[[int, int, float], None]
+
+
+def run_training(request: Request, progress: Progress) -> dict[str, Any]:
+    """Prepares the data, trains the stage, and leaves a weights folder in ``request.out``.
+
+    Without a fold every case trains and nothing is validated. With one, the fold's first ``validation_cases`` cases are
+    scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly.
+
+    Raises:
+        InputError: the dataset cannot be used. ConfigError: the fold does not exist.
+    """
+    runtime = choose(request.device, request.precision)
+    check_writable(request.out)
+    if not request.resume and (request.out / request.stage / "last.safetensors").exists():
+        raise ConfigError(
+            f"{request.out}: a run of {request.stage} is there already; add --resume or give another --out"
+        )
+    cases = {c.case_id: c for c in list_cases(request.data) if c.imaging and c.segmentation}
+    if not cases:
+        raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    train_ids, validation_ids = sorted(cases), list[str]()
+    if request.fold is not None:
+        train_ids, validation_ids = fold_split(cases, request.fold)
+    prepared = prepare(
+        request.data,
+        request.out / "cache",
+        request.stage,
+        request.config,
+        train_ids,
+        max(1, request.workers),
+        progress.on_case,
+    )
+    chosen = [cases[i] for i in validation_ids[: request.validation_cases]]
+    run = Run(
+        stage=request.stage,
+        config=request.config,
+        cases=prepared,
+        out=request.out,
+        runtime=runtime,
+        trained_on={"dataset": request.data.name, "cases": len(train_ids), "fold": request.fold},
+        resume=request.resume,
+        workers=request.workers,
+        validate=make_validator(request.stage, chosen, request.config, runtime, _others(request)) if chosen else None,
+        on_step=progress.on_step,
+    )
+    return train(run)
+
+
+def _others(request: Request) -> Models:
+    """The other stages' networks for validation, if weights for the cascade were named."""
+    if request.cascade is None:
+        return Models()
+    weights = open_weights(request.cascade)
+    runtime = choose(request.device, request.precision)
+    names: tuple[Stage, ...] = ("coarse", "kidney", "lesion")
+    loaded = {s: [runtime.place(weights.network(s))] for s in names if s != request.stage and s in weights.files}
+    return Models(**loaded)
