@@ -1,7 +1,9 @@
-"""Trains the weights that ship with renalseg: phantoms from KiTS23 label maps and procedural ones, preset tiny, CPU.
+"""Renders what the weights that ship with renalseg learn from: phantoms from KiTS23 label maps and procedural ones.
 
-    python recipes/packaged_weights.py render --labels KITS23_LABELS --out DATA
-    python recipes/packaged_weights.py train coarse --data DATA --out RUN      (then kidney, then lesion)
+    python recipes/packaged_weights.py --labels KITS23_LABELS --out DATA
+    renalseg train coarse --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
+    renalseg train kidney --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
+    renalseg train lesion --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
 
 Label maps of fold 0 are never used, so they stay unseen. Every second voxel in plane, and slices of about 3 mm, are
 enough for the preset's grid and keep rendering short.

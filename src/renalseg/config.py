@@ -17,7 +17,8 @@ from renalseg.core.errors import ConfigError
 
 Stage = Literal["coarse", "kidney", "lesion"]
 STAGES: tuple[Stage, ...] = ("coarse", "kidney", "lesion")
-Size3 = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Count = Annotated[int, Field(ge=1)]
+Size3 = tuple[Count, Count, Count]
 
 
 class _Frozen(BaseModel):
@@ -29,19 +30,25 @@ class Intensity(_Frozen):
 
     clip_hu: tuple[float, float] = Field((-200.0, 400.0), description="clip range in HU, scaled to [-1, 1]; paper 2.1")
 
+    @model_validator(mode="after")
+    def _ascending(self) -> "Intensity":
+        if self.clip_hu[0] >= self.clip_hu[1]:
+            raise ValueError("clip_hu needs the lower limit first")
+        return self
+
 
 class Network(_Frozen):
     """One residual U-Net; sizes are (z, y, x), level 0 is the highest resolution."""
 
     classes: tuple[str, ...] = Field(description="output channels in order; paper 2.2")
-    widths: tuple[int, ...] = Field(description="channels of each level; settled (the paper gives none)")
+    widths: tuple[Count, ...] = Field(description="channels of each level; settled (the paper gives none)")
     kernels: tuple[Size3, ...] = Field(description="convolution kernel of each level; settled")
     strides: tuple[Size3, ...] = Field(
         description="down-sampling into each level after the first; paper 3 steps, Fig. 2"
     )
     blocks: int = Field(1, ge=1, description="residual blocks of each encoder level; settled")
     dilations: tuple[int, ...] = Field((1,), description="parallel atrous branches of a block; ResUNet-a, off = (1,)")
-    psp_bins: tuple[int, ...] = Field((), description="PSP pooling bins at the bottleneck; ResUNet-a, off = ()")
+    psp_bins: tuple[Count, ...] = Field((), description="PSP pooling bins at the bottleneck; ResUNet-a, off = ()")
 
     @model_validator(mode="after")
     def _levels_agree(self) -> "Network":
@@ -115,6 +122,12 @@ class Training(_Frozen):
     scale_probability: float = Field(0.5, ge=0, le=1, description="how often scale, shift and turn apply; settled")
     rotate_degrees: float = Field(10.0, ge=0, description="random in-plane turn, either way; settled")
     shift: float = Field(0.05, ge=0, description="random in-plane shift, share of the size; settled")
+    depth_crop: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="coarse stage: half of the samples keep a random share of the scan along z, at least this; settled",
+    )
     intensity: tuple[float, float] = Field((0.6, 1.5), description="brightness, contrast, gamma factors; paper 3.2")
     intensity_probability: float = Field(0.5, ge=0, le=1, description="how often each of the three applies; settled")
     validate_every: int = Field(10, ge=1, description="epochs between validations through the cascade; settled")
@@ -254,7 +267,7 @@ LIGHT = Config(
     fine=Fine(in_plane=(224, 384), kidney=_fine((16, 24, 32, 64), _KIDNEY), lesion=_fine((16, 24, 32, 64), _LESION)),
     clean=Clean(min_mm3=5000.0),
     training={
-        "coarse": _training((96, 96, 96), 300, 2),
+        "coarse": _training((96, 96, 96), 300, 2, depth_crop=0.2),
         "kidney": _training((48, 224, 384), 600, 2),
         "lesion": _training((48, 224, 384), 600, 3),
     },
@@ -267,7 +280,7 @@ TINY = Config(
     fine=Fine(in_plane=(112, 192), kidney=_fine((16, 24, 32, 48), _KIDNEY), lesion=_fine((16, 24, 32, 48), _LESION)),
     clean=Clean(min_mm3=5000.0),
     training={
-        "coarse": _training((48, 48, 48), 60, 2, learning_rate=2e-3, batch=2),
+        "coarse": _training((48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, depth_crop=0.2),
         "kidney": _training((16, 112, 192), 60, 2, learning_rate=2e-3, batch=2),
         "lesion": _training((16, 112, 192), 60, 3, learning_rate=2e-3, batch=2),
     },

@@ -1,4 +1,4 @@
-"""The residual U-Net of all three stages, in the order of the paper's Fig. 2: block, encoder, bottleneck, decoder, head.
+"""The residual U-Net of all three stages, in the order of the paper's Fig. 2: block, encoder, decoder, head.
 
 The coarse network is 3D: isotropic kernels and strides. The kidney and lesion networks are 2.5D: in-plane (1, 3, 3)
 kernels in the two high-resolution levels, (3, 3, 3) deeper, strides (1, 2, 2): no down-sampling along z. Both are the
@@ -63,7 +63,7 @@ class PspPooling(nn.Module):
 
 
 class ResUnet(nn.Module):
-    """A residual U-Net: logits [n, classes, z, y, x] for an image [n, 1, z, y, x] of any size divisible by the strides."""
+    """A residual U-Net; the sizes of its input are divisible by the product of the strides."""
 
     def __init__(self, config: Network) -> None:
         super().__init__()
@@ -126,13 +126,16 @@ def _he_normal(module: nn.Conv3d | nn.ConvTranspose3d, generator: torch.Generato
 
 
 def _branch(c_in: int, c_out: int, kernel: Size3, stride: Size3, dilation: int) -> nn.Sequential:
-    """Convolution, norm, activation, convolution, norm. Axes with kernel 1 are not dilated."""
+    """Convolution, norm, activation, convolution, norm. Axes with kernel 1 are not dilated.
+
+    Group normalisation with one group a channel is instance normalisation, in kernels that keep channels last.
+    """
     return nn.Sequential(
         _conv(c_in, c_out, kernel, stride, dilation),
-        nn.InstanceNorm3d(c_out, affine=True),
+        nn.GroupNorm(c_out, c_out),
         nn.LeakyReLU(0.01, inplace=True),
         _conv(c_out, c_out, kernel, (1, 1, 1), dilation),
-        nn.InstanceNorm3d(c_out, affine=True),
+        nn.GroupNorm(c_out, c_out),
     )
 
 

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,8 @@ class Runtime:
         """Starts a new measurement of peak memory, as far as the system allows."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        try:
+        with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole process
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # not Linux, or not allowed: the peak is then that of the whole process
 
     def peak_device_mb(self) -> float | None:
         """Peak device memory in MB (1e6 bytes) that torch allocated since ``reset_peak``; None on the CPU."""

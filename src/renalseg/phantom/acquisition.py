@@ -32,7 +32,9 @@ class Scanner:
 
 
 def draw_scanner(rng: np.random.Generator, grid: Lattice) -> Scanner:
-    """Draws sharpness and noise: 8 to 16 HU at 5 mm, more in thin slices (half of what photon counts alone would give)."""
+    """Draws sharpness and noise: 7 to 15 HU at 5 mm, more in thin slices (less so than by photon counts
+    alone: kernels are chosen to make up for it).
+    """
     thin = (5.0 / grid.spacing[0]) ** 0.35
     pixel = grid.spacing[2]
     noise = float(np.clip(rng.uniform(7, 15) * thin, 7, 34))
@@ -56,7 +58,7 @@ def subslices(centre_mm: float, thickness_mm: float) -> list[float]:
 
 
 def correlated_noise(rng: np.random.Generator, shape: tuple[int, int], grain_px: float) -> F32:
-    """Noise [y, x] of unit variance, smooth at pixel scale and without slow drifts, as filtered back-projection leaves it."""
+    """Noise [y, x] of unit variance, smooth at pixel scale, with few slow drifts, like filtered back-projection's."""
     white = rng.standard_normal(shape, dtype=np.float32)
     out = ndimage.gaussian_filter(white, grain_px, mode="wrap", truncate=3)
     out -= np.float32(0.6) * ndimage.gaussian_filter(out, 2.2 * grain_px, mode="wrap", truncate=2.5)
@@ -156,8 +158,8 @@ class SliceRenderer:
 
     def _share(self, layer: Layer, distance: F32, given: NDArray[np.uint8] | None, edge: float) -> F32:
         if given is None or layer.label is None:
-            return np.clip(np.float32(0.5) - distance / np.float32(edge), 0, 1)
-        return (given[self._rows, self._columns] == layer.label).astype(np.float32)
+            return np.asarray(np.clip(np.float32(0.5) - distance / np.float32(edge), 0, 1), dtype=np.float32)
+        return np.asarray(given[self._rows, self._columns] == layer.label, dtype=np.float32)
 
     def _upsample(self, values: F32, z: float) -> F32:
         assert self.renal is not None

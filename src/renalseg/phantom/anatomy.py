@@ -100,7 +100,7 @@ def _diaphragm(canvas: Canvas, rng: np.random.Generator, body: Physique) -> F32:
 
 
 def _paint_chest(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
-    z, y, x = canvas.points
+    _, y, x = canvas.points
     if float(canvas.lattice.origin[0]) > body.dome_z + 110:
         return
     lung = np.maximum(canvas.cavity + np.float32(1), np.float32(3) - dome)
@@ -127,11 +127,9 @@ def _clear_bed(canvas: Canvas, rng: np.random.Generator, body: Physique, renal: 
     window = canvas.lattice.window(lattice.origin, (last[0], last[1], last[2]))
     if canvas.hu[window].size == 0:
         return
-    part = Lattice(
-        tuple(float(canvas.lattice.axis(i)[window[i]][0]) for i in range(3)),  # type: ignore[arg-type]
-        canvas.lattice.spacing,
-        canvas.hu[window].shape,  # type: ignore[arg-type]
-    )
+    start = [float(canvas.lattice.axis(i)[window[i]][0]) for i in range(3)]
+    size = canvas.hu[window].shape
+    part = Lattice((start[0], start[1], start[2]), canvas.lattice.spacing, (size[0], size[1], size[2]))
     near = resample(renal.occupied, lattice, part)
     uneven = canvas.noise(rng, 25, window) * np.float32(0.35 * body.fat_mm)
     bed = np.maximum(near - np.float32(body.fat_mm) - uneven, canvas.cavity[window])

@@ -5,6 +5,7 @@ is negative inside. Everything is float32 and separable, so that no large tempor
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def tube(points: Points, path: list[Vector], radius: float | list[float]) -> F32
     """Signed distance to a round tube along the polyline ``path``; ``radius`` may change along it."""
     radii = radius if isinstance(radius, list) else [radius] * len(path)
     out: F32 | None = None
-    for (a, b), (ra, rb) in zip(zip(path, path[1:], strict=False), zip(radii, radii[1:], strict=False), strict=True):
+    for (a, b), (ra, rb) in zip(pairwise(path), pairwise(radii), strict=True):
         step = np.subtract(b, a)
         rel = [p - np.float32(c) for p, c in zip(points, a, strict=True)]
         along = sum((r * np.float32(s) for r, s in zip(rel, step, strict=True)), np.float32(0))

@@ -103,13 +103,13 @@ def given_renal(rng: np.random.Generator, labels: Volume, at: Placement, grid: L
     closed = np.minimum(closed, occupied)
     sinus = _signed((closed < 0) & (occupied > 0), lattice)
     points = (lattice.axis(0)[:, None, None], lattice.axis(1)[None, :, None], lattice.axis(2)[None, None, :])
+    tumor = _signed(masks[TUMOR], lattice)
     layers = (
         Layer(None, closed, sinus_hu(rng, lattice, contrast)),
         Layer(KIDNEY, _signed(masks[KIDNEY], lattice), parenchyma_hu(rng, lattice, points, -closed, sinus, contrast)),
         Layer(CYST, _signed(masks[CYST], lattice), cyst_hu(rng, lattice)),
+        Layer(TUMOR, tumor, tumor_hu(rng, lattice, -tumor, contrast)),
     )
-    tumor = _signed(masks[TUMOR], lattice)
-    layers += (Layer(TUMOR, tumor, tumor_hu(rng, lattice, -tumor, contrast)),)
     hila = []
     for side in at.sides:
         z, y, x = (o + c for o, c in zip(grid.origin, side, strict=True))

@@ -55,7 +55,7 @@ def draw_kidney(rng: np.random.Generator, side: int, volume_ml: float, spine_y: 
     length = (volume_ml * 1000 / PARENCHYMA_PER_LENGTH3) ** (1 / 3) * rng.uniform(0.95, 1.05)
     squeeze = rng.uniform(0.92, 1.08)
     half = (length / 2, length * WIDTH_SHARE * squeeze, length * THICKNESS_SHARE / squeeze)
-    tilt, pitch, turn = rng.uniform(0.1, 0.38), rng.uniform(-0.3, 0.0), rng.uniform(0.25, 0.85)
+    tilt, pitch, turn = rng.uniform(0.1, 0.38), rng.uniform(-0.5, 0.0), rng.uniform(0.25, 0.85)
     long = np.array([1.0, np.tan(pitch), side * np.tan(tilt)])
     long /= np.linalg.norm(long)
     lateral = np.array([0.0, np.sin(turn), side * np.cos(turn)])

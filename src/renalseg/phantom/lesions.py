@@ -52,7 +52,7 @@ def draw_mass(rng: np.random.Generator, kidney: KidneyShape, volume_ml: float, c
     )
     normal = surface / np.array([a, b, c]) ** 2
     normal /= np.linalg.norm(normal)
-    out = rng.uniform(-0.85, 0.55) * radius
+    out = (rng.uniform(-0.85, 0.55) if radius < 30 else rng.uniform(-0.2, 0.7)) * radius
     local = surface + normal * out
     z, y, x = kidney.world((local[0], local[1], local[2]))
     if radius > 25:  # room behind the kidney is short

@@ -99,9 +99,8 @@ def _paint_hollow(
     kind = rng.uniform()
     content = float(rng.uniform(0, 45)) if kind < 0.85 else float(rng.uniform(120, 420))  # the rest: oral contrast
     lumpy = float(rng.choice([0, 8, 35], p=[0.5, 0.3, 0.2]))
-    canvas.paint(
-        lumen, np.float32(content) + (canvas.noise(rng, 6, window) * np.float32(lumpy) if lumpy else 0), window
-    )
+    uneven = canvas.noise(rng, 6, window) * np.float32(lumpy) if lumpy else np.zeros(1, np.float32)
+    canvas.paint(lumen, uneven + np.float32(content), window)
     canvas.paint(np.maximum(lumen + np.float32(0.5), points[1] - np.float32(gas_y)), -920.0, window)
 
 

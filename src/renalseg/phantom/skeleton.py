@@ -27,11 +27,11 @@ def bone(
 def _paint_spine(canvas: Canvas, rng: np.random.Generator, body: Physique, marrow: float) -> None:
     low, high = canvas.lattice.origin[0], float(canvas.lattice.axis(0)[-1])
     window = canvas.window(((low + high) / 2, body.spine_y + 25, 0), ((high - low) / 2, 62, 62))
-    z, y, x = canvas.at(window)
+    z, ahead, x = canvas.at(window)
     period, disc = float(rng.uniform(33, 38)), float(rng.uniform(7, 10))
     phase = np.mod(z - np.float32(rng.uniform(0, period)), np.float32(period)) - np.float32(period / 2)
     base = np.float32(body.spine_y)
-    y = y - base
+    y = np.asarray(ahead - base, dtype=np.float32)
     waist = np.float32(2.0) * (1 - (phase / np.float32(period / 2)) ** 2)
     column = canvas.evaluate(window, lambda p: superellipse(p[1] - base, p[2], (17.0, 23.0), 2.4)) + waist
     canvas.paint(column + np.float32(1), float(rng.uniform(60, 95)), window)
@@ -43,7 +43,9 @@ def _paint_spine(canvas: Canvas, rng: np.random.Generator, body: Physique, marro
     bone(canvas, arch, window, marrow + 120, 2.0)
     spinous = ellipsoid((phase - 3, y, x), (0, 48, 0), (10, 17, 4))
     bone(canvas, spinous, window, marrow + 60, 1.8)
-    transverse = ellipsoid((phase + 3, y - np.float32(0.06) * np.abs(x), x), (0, 24, 0), (5, 5, 42))
+    transverse = ellipsoid(
+        (phase + 3, np.asarray(y - np.abs(x) * np.float32(0.06), dtype=np.float32), x), (0, 24, 0), (5, 5, 42)
+    )
     bone(canvas, transverse, window, marrow + 60, 1.6)
     canal = canvas.evaluate(window, lambda p: superellipse(p[1] - base - 26, p[2], (8.0, 10.5), 2.0))
     canvas.paint(canal, float(rng.uniform(5, 30)), window)
@@ -91,3 +93,11 @@ def _paint_pelvis(canvas: Canvas, rng: np.random.Generator, body: Physique, marr
     bone(canvas, wing, window, marrow, 2.2)
     sacrum = canvas.evaluate(window, lambda p: ellipsoid(p, (crest + 95, base + 18, 0), (75, 24, 50)))
     bone(canvas, sacrum, window, marrow, 1.8)
+    canvas.blob((crest + 165, base - 95, rng.uniform(-8, 8)), (32, 28, 40), float(rng.uniform(0, 20)))  # bladder
+    for side in (-1, 1):
+        hip = (crest + 175, base - 55, side * 88.0)
+        for radius, hu in ((31.0, 420.0), (27.0, marrow), (25.0, 500.0), (22.0, marrow + 60)):
+            canvas.blob(hip, (radius, radius, radius), hu, inside=False)
+        shaft = [hip, (crest + 215, base - 50, side * 125.0), (crest + 500, base - 60, side * 105.0)]
+        for width, hu in ((15.0, 700.0), (8.0, marrow - 80)):
+            canvas.pipe(shaft, width, hu)

@@ -1,4 +1,4 @@
-"""Random changes of a training sample, on tensors of any device: mirror, scale and turn, brightness, contrast, gamma.
+"""Random changes of a sample, on tensors of any device: mirror, crop along z, scale and turn, intensity.
 
 Every function draws from the generator that it is given, so a sample depends only on its seed. Sources: paper 3.2.
 """
@@ -19,9 +19,28 @@ def augment(
     """One random version of a sample: image float32 [z, y, x] in [-1, 1], target uint8 of the same shape."""
     if generator.random() < config.mirror_z:
         image, target = image.flip(0), target.flip(0)
+    if config.depth_crop < 1 and generator.random() < 0.5:
+        image, target = depth_crop(image, target, generator.uniform(config.depth_crop, 1.0), generator)
     if generator.random() < config.scale_probability:
         image, target = in_plane_affine(image, target, draw_affine(config, generator))
     return intensity(image, config, generator), target
+
+
+def depth_crop(
+    image: torch.Tensor, target: torch.Tensor, share: float, generator: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random run of slices, ``share`` of all, stretched to the old depth: what a shorter scan looks like.
+
+    Only the coarse stage stretches along z, in testing too. Kidneys may be cut, or not be there at all.
+    """
+    depth = image.shape[0]
+    kept = max(2, round(share * depth))
+    start = int(generator.integers(0, depth - kept + 1))
+    cut = image[start : start + kept], target[start : start + kept].float()
+    size = tuple(image.shape)
+    stretched = functional.interpolate(cut[0][None, None], size, mode="trilinear", align_corners=False)[0, 0]
+    labels = functional.interpolate(cut[1][None, None], size, mode="nearest-exact")[0, 0]
+    return stretched, labels.to(target.dtype)
 
 
 def draw_affine(config: Training, generator: np.random.Generator) -> torch.Tensor:
@@ -36,7 +55,7 @@ def draw_affine(config: Training, generator: np.random.Generator) -> torch.Tenso
 def in_plane_affine(
     image: torch.Tensor, target: torch.Tensor, affine: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resamples every slice by the map ``affine`` [2, 3]: linear for the image, nearest for the target; edges repeat."""
+    """Resamples every slice by ``affine`` [2, 3]: linear for the image, nearest for the target; edges repeat."""
     z, y, x = image.shape
     theta = affine.to(image.device)[None].expand(z, 2, 3)
     grid = functional.affine_grid(theta, [z, 1, y, x], align_corners=False)

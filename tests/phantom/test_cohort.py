@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from renalseg.core.errors import InputError
+from renalseg.core.volume import Volume
+from renalseg.io.kits import list_cases, read_case
+from renalseg.io.nifti import write_nifti
+from renalseg.phantom.cohort import write_cohort
+
+SMALL = {"in_plane": 64, "max_slices": 24}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantoms")
+    write_cohort(out, 2, 11, workers=1, **SMALL)
+    return out
+
+
+def test_layout_is_that_of_kits23(cohort: Path) -> None:
+    cases = list_cases(cohort)
+    assert [case.case_id for case in cases] == ["case_00000", "case_00001"]
+    for case in cases:
+        for file in (case.imaging, case.segmentation):
+            image = nib.load(file)
+            assert nib.aff2axcodes(image.affine) == ("I", "P", "L")
+            assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (2, 0)
+        ct, labels = read_case(case)
+        assert ct.array.dtype == np.int16
+        assert labels.array.any()
+
+
+def test_records(cohort: Path) -> None:
+    records = json.loads((cohort / "phantoms.json").read_text(encoding="utf-8"))
+    assert [r["case"] for r in records] == ["case_00000", "case_00001"]
+    for key in ("seed", "spacing_mm", "phase", "volumes_ml", "version"):
+        assert all(key in r for r in records)
+
+
+def test_finished_cases_are_kept_and_others_made_again(cohort: Path) -> None:
+    files = [cohort / f"case_0000{i}" / "imaging.nii.gz" for i in (0, 1)]
+    before = [f.stat().st_mtime_ns for f in files]
+    bytes_1 = files[1].read_bytes()
+    files[1].unlink()
+    seen: list[int] = []
+    write_cohort(cohort, 2, 11, workers=1, on_case=lambda i, _: seen.append(i), **SMALL)
+    assert files[0].stat().st_mtime_ns == before[0]
+    assert nib.load(files[1]).get_fdata().tobytes() == nib.Nifti1Image.from_bytes(_plain(bytes_1)).get_fdata().tobytes()
+    assert sorted(seen) == [0, 1]
+
+
+def test_other_options_are_not_mistaken_for_finished(cohort: Path, tmp_path: Path) -> None:
+    write_cohort(tmp_path, 1, 11, workers=1, **SMALL)
+    first = (tmp_path / "case_00000" / "imaging.nii.gz").stat().st_mtime_ns
+    write_cohort(tmp_path, 1, 12, workers=1, **SMALL)
+    assert (tmp_path / "case_00000" / "imaging.nii.gz").stat().st_mtime_ns != first
+
+
+def test_a_case_depends_neither_on_workers_nor_on_their_number(cohort: Path, tmp_path: Path) -> None:
+    write_cohort(tmp_path, 3, 11, workers=2, **SMALL)
+    for i in (0, 1):
+        for name in ("imaging.nii.gz", "segmentation.nii.gz"):
+            a, b = (nib.load(folder / f"case_0000{i}" / name) for folder in (cohort, tmp_path))
+            assert np.array_equal(np.asarray(a.dataobj), np.asarray(b.dataobj))
+
+
+def test_given_label_maps_are_written_unchanged(tmp_path: Path) -> None:
+    array = np.zeros((20, 48, 48), np.uint8)
+    array[6:14, 24:32, 10:18] = 1
+    array[6:14, 24:32, 30:38] = 1
+    array[8:11, 26:29, 12:15] = 2
+    given = tmp_path / "labels" / "case_00007" / "segmentation.nii.gz"
+    write_nifti(Volume.from_array(array, (5.0, 7.0, 7.0)), given)
+    (record,) = write_cohort(tmp_path / "out", 1, 0, labels_dir=tmp_path / "labels", workers=1)
+    assert record["source"] == "case_00007"
+    ct, labels = read_case(list_cases(tmp_path / "out")[0])
+    assert np.array_equal(labels.array, array)
+    assert ct.shape == array.shape
+
+
+def test_negatives(tmp_path: Path) -> None:
+    records = write_cohort(tmp_path, 2, 0, workers=1, negatives=1.0, **SMALL)
+    assert all(r["volumes_ml"]["kidney"] == 0 for r in records)
+
+
+def test_a_folder_without_label_maps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        write_cohort(tmp_path / "out", 1, 0, labels_dir=tmp_path)
+
+
+def _plain(data: bytes) -> bytes:
+    import gzip
+
+    return gzip.decompress(data)

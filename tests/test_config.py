@@ -1,0 +1,201 @@
+"""``config``: the presets, the paper's numbers, YAML, hashes, and what is refused."""
+
+import copy
+import typing
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from renalseg import config as module
+from renalseg.config import PAPER, PRESETS, STAGES, TINY, Config, load_config, preset
+from renalseg.core.errors import ConfigError
+
+SOURCES = ("paper", "settled", "measured", "ResUNet-a")
+MODELS = [m for m in vars(module).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
+
+
+def leaves(data, path=()):
+    """Paths of all numbers, texts and flags of nested dicts and lists."""
+    if isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+def changed(data, path):
+    data = copy.deepcopy(data)
+    part = data
+    for key in path[:-1]:
+        part = part[key]
+    old = part[path[-1]]
+    if isinstance(old, bool):
+        part[path[-1]] = not old
+    elif isinstance(old, str):
+        part[path[-1]] = old + "x"
+    else:
+        part[path[-1]] = old / 2 if isinstance(old, float) and old else old + 2
+    return data
+
+
+def nested(annotation):
+    return (isinstance(annotation, type) and issubclass(annotation, BaseModel)) or any(
+        nested(a) for a in typing.get_args(annotation)
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_validate_and_carry_their_name(name):
+    assert preset(name) is PRESETS[name]
+    assert PRESETS[name].name == name
+    assert Config.model_validate(PRESETS[name].model_dump()) == PRESETS[name]
+
+
+def test_the_papers_numbers():
+    assert PAPER.intensity.clip_hu == (-200, 400)
+    assert PAPER.coarse.shape == PAPER.training["coarse"].patch == (128, 128, 128)
+    assert PAPER.fine.in_plane == (224, 384)
+    assert PAPER.fine.window == 48
+    assert PAPER.fine.mirror_z
+    assert PAPER.coarse.margin_mm == (20, 20, 20)
+    assert (PAPER.clean.min_voxels, PAPER.clean.min_mm3) == (10000, 0)
+    assert [PAPER.training[s].epochs for s in STAGES] == [300, 600, 600]
+    for stage in STAGES:
+        training = PAPER.training[stage]
+        assert training.batch == 4
+        assert training.learning_rate == training.weight_decay == 1e-4
+        assert (training.scale, training.intensity) == ((0.6, 1.3), (0.6, 1.5))
+        assert training.patch == ((128, 128, 128) if stage == "coarse" else (48, 224, 384))
+    assert PAPER.coarse.network.classes == PAPER.fine.kidney.classes == ("background", "kidney")
+    assert PAPER.fine.lesion.classes == ("other kidney", "tumor", "cyst")
+    for network in (PAPER.fine.kidney, PAPER.fine.lesion):
+        assert network.strides == ((1, 2, 2),) * 3
+        assert network.kernels == ((1, 3, 3),) * 2 + ((3, 3, 3),) * 2
+        assert (network.dilations, network.psp_bins) == ((1,), ())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
+def test_every_number_names_its_source(model):
+    for name, field in model.model_fields.items():
+        if (model, name) == (Config, "name") or nested(field.annotation):
+            continue
+        assert field.description, f"{model.__name__}.{name}"
+        assert any(source in field.description for source in SOURCES), f"{model.__name__}.{name}"
+
+
+def test_presets_are_frozen():
+    for model, field in ((PAPER, "name"), (PAPER.fine, "window"), (PAPER.training["kidney"], "epochs")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, field, getattr(model, field))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_yaml_round_trip(name, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(PRESETS[name].to_yaml())
+    read = load_config(path)
+    assert read == PRESETS[name]
+    assert read.sha256() == PRESETS[name].sha256()
+
+
+@given(
+    name=st.text(),
+    low=st.floats(-2000, -1),
+    rate=st.floats(1e-300, 1e300),
+    overlap=st.floats(0, 1, exclude_max=True),
+)
+def test_yaml_keeps_any_value(name, low, rate, overlap):
+    data = TINY.model_dump(mode="json")
+    data["name"], data["intensity"]["clip_hu"][0], data["fine"]["overlap"] = name, low, overlap
+    data["training"]["lesion"]["learning_rate"] = rate
+    config = Config.model_validate(data)
+    again = Config.model_validate(yaml.safe_load(config.to_yaml()))
+    assert again == config
+    assert again.sha256() == config.sha256()
+
+
+def test_every_field_enters_the_hash():
+    data = TINY.model_dump(mode="json")
+    seen, accepted = {TINY.sha256()}, 0
+    for path in leaves(data):
+        try:
+            config = Config.model_validate(changed(data, path))
+        except ValidationError:
+            continue
+        accepted += 1
+        assert config.sha256() not in seen, path
+        seen.add(config.sha256())
+        decides = path[0] not in ("training", "name")
+        assert (config.inference_sha256() != TINY.inference_sha256()) == decides, path
+    assert accepted > 100
+
+
+def test_the_hash_does_not_depend_on_how_a_number_is_written():
+    data = TINY.model_dump(mode="json")
+    data["clean"]["min_mm3"] = 5000
+    assert Config.model_validate(data).sha256() == TINY.sha256()
+
+
+def broken(**changes):
+    data = TINY.model_dump(mode="json")
+    for path, value in changes.items():
+        *parts, last = path.split("__")
+        part = data
+        for key in parts:
+            part = part[key]
+        part[last] = value
+    return yaml.safe_dump(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: [", "not YAML"),
+        ("", "the file"),
+        ("just words", "the file"),
+        (broken(extra=1), "extra: "),
+        (broken(training__lesion__class_weights=[1.0, 1.0]), "lesion: 3 classes need as many class_weights"),
+        (broken(fine__kidney__strides=[[2, 2, 2], [1, 2, 2], [1, 2, 2]]), "kidney: a 2.5D network does not down-samp"),
+        (broken(coarse__network__kernels=[[3, 3, 2]] * 3), "coarse.network: Value error, kernel sizes must be odd"),
+        (broken(fine__lesion__widths=[8, 8]), "fine.lesion: Value error, widths and kernels need one entry a level"),
+        (broken(fine__lesion__widths=[8, 8, 0, 8]), "fine.lesion.widths.2: "),
+        (broken(fine__lesion__dilations=[]), "fine.lesion: Value error, dilations need"),
+        (broken(fine__lesion__psp_bins=[0]), "fine.lesion.psp_bins.0: "),
+        (broken(coarse__shape=[48, 48, 50]), "coarse: the patch"),
+        (broken(training__coarse__patch=[50, 48, 48]), "coarse: the patch (50, 48, 48) is not divisible by (4, 4, 4)"),
+        (broken(training__kidney__patch=[48, 224, 384]), "kidney: the patch (48, 224, 384) does not have the stage's"),
+        (broken(training={}), "no entry for the stage coarse"),
+        (broken(intensity__clip_hu=[400, -200]), "intensity: Value error, clip_hu"),
+        (broken(fine__overlap=1.0), "fine.overlap: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(text, says, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_a_missing_file_and_a_binary_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_an_unknown_preset_lists_the_known():
+    with pytest.raises(ConfigError, match=r"^there is no preset 'big'; choose one of paper, light, tiny$"):
+        preset("big")
+
+
+def test_divisor_is_the_product_of_the_strides():
+    assert PAPER.coarse.network.divisor == (16, 16, 16)
+    assert PAPER.fine.kidney.divisor == (1, 8, 8)
