@@ -41,6 +41,7 @@ def small_config() -> Config:
         {
             "name": "small",
             "coarse": {
+                "min_component_mm3": 5000,
                 "shape": [16, 16, 16],
                 "network": network([[3, 3, 3]] * 2, [2, 2, 2], "background", "kidney"),
             },

@@ -5,7 +5,7 @@ import typing
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -101,6 +101,7 @@ def test_yaml_round_trip(name, tmp_path):
     assert read.sha256() == PRESETS[name].sha256()
 
 
+@settings(max_examples=15)
 @given(
     name=st.text(),
     low=st.floats(-2000, -1),
@@ -135,7 +136,7 @@ def test_every_field_enters_the_hash():
 
 def test_the_hash_does_not_depend_on_how_a_number_is_written():
     data = TINY.model_dump(mode="json")
-    data["clean"]["min_mm3"] = 5000
+    data["clean"]["min_mm3"] = 20000
     assert Config.model_validate(data).sha256() == TINY.sha256()
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renalseg.core.errors import ConfigError, RenalsegError
+import torch
+
+from renalseg.core.errors import ConfigError, InputError, RenalsegError
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import atomic_path, check_writable, write_json
 from renalseg.io.kits import is_dataset, list_cases
@@ -31,12 +33,14 @@ def list_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
     """Case names and their files; a dataset folder in KiTS23 layout stands for all its images.
 
     Raises:
-        ConfigError: two inputs would write the same files.
+        ConfigError: two inputs would write the same files. InputError: a dataset without images.
     """
     found: dict[str, Path] = {}
     for path in inputs:
         if path.is_dir() and is_dataset(path):
             new = {case.case_id: case.imaging for case in list_cases(path) if case.imaging}
+            if not new:
+                raise InputError(f"{path} holds label maps but no imaging.nii.gz; give a dataset with its CTs")
         else:
             new = {case_name(path): path}
         for name, file in new.items():
@@ -67,6 +71,8 @@ def segment_all(
                 error = None
             except RenalsegError as problem:
                 record, error = None, str(problem)
+            except (MemoryError, torch.OutOfMemoryError):
+                record, error = None, f"{path}: the memory ran out; close other programs, or use --device cpu"
             yield Outcome(name, path, record, error)
     finally:
         if not existed and not any(out.iterdir()):

@@ -1,6 +1,6 @@
 """The command line: names and flags for the functions of the package. Heavy imports stay inside the bodies.
 
-Exit codes: 0 done, 1 some cases failed and the others are written, 2 unusable arguments or input.
+Exit codes: 0 done, 1 some cases failed and the others are written, 2 unusable arguments or input, 130 interrupted.
 """
 
 import os
@@ -55,6 +55,11 @@ def main() -> None:
     except RenalsegError as error:
         print(f"renalseg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, SystemExit) as stop:  # typer turns an interrupt into exit code 130
+        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+        if code == 130:
+            print("renalseg: interrupted", file=sys.stderr)
+        sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -75,6 +80,7 @@ def demo(
 ) -> None:
     """Render a CT phantom, segment it, evaluate it, draw it."""
     from rich.console import Console
+    from rich.text import Text
 
     from renalseg.core.labels import HECS
     from renalseg.demo import run_demo
@@ -88,7 +94,7 @@ def demo(
     for hec in HECS:
         table.add_row(hec.title, f"{scores.dice[hec.name]:.4f}", f"{scores.surface_dice[hec.name]:.4f}")
     console.print(table)
-    console.print(f"labels   {result.labels}\npicture  {result.picture}", highlight=False, soft_wrap=True)
+    console.print(Text(f"labels   {result.labels}\npicture  {result.picture}"), soft_wrap=True)
 
 
 @app.command()
@@ -104,27 +110,32 @@ def segment(
 ) -> None:
     """Segment CTs: NIfTI, NRRD, MHA, DICOM folders or zips, or a dataset in KiTS23 layout."""
     from rich.console import Console
+    from rich.text import Text
+
+    from renalseg.core.errors import InputError
+
+    if len(inputs) == 1 and not inputs[0].exists():  # said at once, before torch is loaded
+        raise InputError(f"{inputs[0]} does not exist; check the path.")
 
     from renalseg.batch import list_inputs, segment_all
-    from renalseg.core.errors import InputError
     from renalseg.predict.segmenter import Segmenter
 
     cases = list_inputs(inputs)
-    if len(inputs) == 1 and not inputs[0].exists():
-        raise InputError(f"{inputs[0]} does not exist; check the path.")
     segmenter = Segmenter(weights or "default", device, precision, tta)
-    console, failed = Console(stderr=True), 0
+    console, failed = Console(stderr=True), list[str]()
     with console.status("Starting") as status:
-        for outcome in segment_all(cases, out, segmenter, lambda name: status.update(f"{name} ...")):
-            if outcome.record is None:
-                failed += 1
-                console.print(f"[red]failed[/red] {outcome.name}: {outcome.error}", soft_wrap=True, highlight=False)
-            else:
+        for outcome in segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ..."))):
+            if outcome.record is not None:
                 _print_record(console, outcome.record)
+                continue
+            failed.append(outcome.name)
+            start = ("renalseg", "") if len(cases) == 1 else (f"failed {outcome.name}", "red")
+            console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
     if len(cases) > 1:
-        console.print(f"{len(cases) - failed} of {len(cases)} cases segmented into {out}", highlight=False)
+        done = f"{len(cases) - len(failed)} of {len(cases)} cases segmented into {out}"
+        console.print(Text(done + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
     if failed:
-        raise typer.Exit(2 if failed == len(cases) else 1)
+        raise typer.Exit(2 if len(failed) == len(cases) else 1)
 
 
 @app.command()
@@ -258,15 +269,17 @@ def _configuration(preset: str | None, file: Path | None) -> "Config":
 
 
 def _print_record(console: Any, record: dict[str, Any]) -> None:
-    """One case: volumes, time, memory and warnings."""
+    """One case: volumes, time, memory and warnings; as ``Text``, since names may hold brackets, rich's markup."""
+    from rich.text import Text
+
     volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record["volumes_ml"].items())
     found = volumes if record["kidney_found"] else "no kidney found"
     device = record["peak_memory_mb"]["device"]
     memory = f"{record['peak_memory_mb']['host']:.0f} MB" + (f", device {device:.0f} MB" if device else "")
-    line = f"[bold]{record['case']}[/bold]: {found}; {record['timings_s']['total']:.1f} s, {memory}"
-    console.print(line, highlight=False, soft_wrap=True)
+    line = f": {found}; {record['timings_s']['total']:.1f} s, {memory}"
+    console.print(Text.assemble((record["case"], "bold"), line), soft_wrap=True)
     for warning in record["warnings"]:
-        console.print(f"  [yellow]warning[/yellow] {warning}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("  warning", "yellow"), f" {warning}"), soft_wrap=True)
 
 
 def _table(*columns: str) -> Any:

@@ -73,7 +73,7 @@ class Coarse(_Frozen):
     shape: Size3 = Field(description="whole volume resampled to (z, y, x); paper 2.1: 128 x 128 x 128")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability of kidney above which a voxel counts; settled")
     min_component_mm3: float = Field(
-        5000.0, ge=0, description="smaller components of the coarse mask are dropped; settled"
+        20000.0, ge=0, description="smaller components of the coarse mask are dropped; measured, as clean.min_mm3"
     )
     margin_mm: tuple[float, float, float] = Field(
         (20.0, 20.0, 20.0),
@@ -99,7 +99,9 @@ class Clean(_Frozen):
     """Which connected components of the union of kidney, tumor and cyst survive."""
 
     min_voxels: int = Field(0, ge=0, description="in voxels of the original grid; paper 2.3: 10000")
-    min_mm3: float = Field(0.0, ge=0, description="in mm3; settled: 5000, so that it does not depend on the grid")
+    min_mm3: float = Field(
+        0.0, ge=0, description="in mm3; measured: 20000; the smallest true one in 122 KiTS23 cases has 111 ml"
+    )
 
 
 class Training(_Frozen):
@@ -265,7 +267,7 @@ LIGHT = Config(
     name="light",
     coarse=Coarse(shape=(96, 96, 96), network=_coarse((16, 32, 64, 96))),
     fine=Fine(in_plane=(224, 384), kidney=_fine((16, 24, 32, 64), _KIDNEY), lesion=_fine((16, 24, 32, 64), _LESION)),
-    clean=Clean(min_mm3=5000.0),
+    clean=Clean(min_mm3=20000.0),
     training={
         "coarse": _training((96, 96, 96), 300, 2, depth_crop=0.2),
         "kidney": _training((48, 224, 384), 600, 2),
@@ -278,7 +280,7 @@ TINY = Config(
     name="tiny",
     coarse=Coarse(shape=(48, 48, 48), network=_coarse((16, 32, 64))),
     fine=Fine(in_plane=(112, 192), kidney=_fine((16, 24, 32, 48), _KIDNEY), lesion=_fine((16, 24, 32, 48), _LESION)),
-    clean=Clean(min_mm3=5000.0),
+    clean=Clean(min_mm3=20000.0),
     training={
         "coarse": _training((48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, depth_crop=0.2),
         "kidney": _training((16, 112, 192), 60, 2, learning_rate=2e-3, batch=2),

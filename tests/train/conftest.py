@@ -33,7 +33,11 @@ def make_config() -> Callable[..., Config]:
         lesion = ("other kidney", "tumor", "cyst")
         return Config(
             name="minute",
-            coarse=Coarse(shape=PATCHES["coarse"], network=_network(("background", "kidney"), (3, 3, 3), (2, 2, 2))),
+            coarse=Coarse(
+                shape=PATCHES["coarse"],
+                min_component_mm3=5000,
+                network=_network(("background", "kidney"), (3, 3, 3), (2, 2, 2)),
+            ),
             fine=Fine(
                 in_plane=PLANE,
                 window=8,

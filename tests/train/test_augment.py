@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renalseg.config import Training
-from renalseg.train.augment import augment, draw_affine, in_plane_affine, intensity
+from renalseg.train.augment import augment, depth_crop, draw_affine, in_plane_affine, intensity
 from renalseg.train.prepare import IGNORE
 
 SHAPE = (4, 32, 48)
@@ -95,6 +95,28 @@ def test_image_and_target_move_together(seed):
     moved, labels = augment(image, target, config, np.random.default_rng(seed))
     bright, labelled = moved > 0, labels == 1
     assert 2 * (bright & labelled).sum() / (bright.sum() + labelled.sum()) > 0.93
+
+
+@given(SEEDS, st.floats(0.01, 1.0))
+def test_a_depth_crop_stretches_a_run_of_slices_of_image_and_target_alike(seed, share):
+    depth = 20
+    heights = torch.linspace(-1, 1, depth)[:, None, None].expand(depth, 2, 3).contiguous()
+    image, target = depth_crop(heights, (heights > 0.3).to(torch.uint8), share, np.random.default_rng(seed))
+    assert image.shape == target.shape == heights.shape
+    assert target.dtype == torch.uint8
+    kept = max(2, round(share * depth))
+    assert float(image.max() - image.min()) == pytest.approx((kept - 1) * 2 / (depth - 1), abs=1e-5)
+    assert (image.diff(dim=0) >= -1e-6).all()
+    assert ((image > 0.3) != (target == 1))[:, 0, 0].sum() <= depth / kept
+
+
+def test_the_depth_is_cropped_in_half_of_the_samples_where_asked_for():
+    image, target = noise(), torch.zeros(SHAPE, dtype=torch.uint8)
+    off = {"mirror_z": 0.0, "scale_probability": 0.0, "intensity_probability": 0.0}
+    seeds = range(100)
+    for share, least, most in ((1.0, 0, 0), (0.3, 30, 70)):
+        outs = [augment(image, target, settings(depth_crop=share, **off), np.random.default_rng(s)) for s in seeds]
+        assert least <= sum(not torch.equal(out, image) for out, _ in outs) <= most
 
 
 @given(SEEDS)

@@ -3,7 +3,7 @@
 ::
 
     NAME_OR_DIR/
-      manifest.json        format, version, configuration hash; per stage: file, sha256, what it was trained on
+      manifest.json        format, version, hash of config.yaml; per stage: file, sha256, what it was trained on
       config.yaml          the configuration, whole
       coarse.safetensors   kidney.safetensors   lesion.safetensors
       MODEL_CARD.md        what they are and what they are not (packaged weights)
@@ -106,7 +106,7 @@ def open_weights(name_or_dir: str | Path) -> Weights:
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{manifest_path}: the manifest is damaged ({error}); fetch the weights again") from error
     config = load_config(path / "config.yaml")
-    if config.sha256() != expected:
+    if file_sha256(path / "config.yaml") != expected:  # of the bytes: a later version may add settings with defaults
         raise WeightsError(f"{path}: config.yaml is not the one these weights were saved with; fetch the weights again")
     for file in files.values():
         if not file.is_file():
@@ -118,20 +118,25 @@ def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Modul
     """Writes or replaces one stage of a weights folder, with the configuration and the manifest.
 
     Raises:
-        WeightsError: the folder holds stages of another configuration.
+        WeightsError: the folder holds stages of another configuration, or its manifest is damaged.
     """
     manifest: dict[str, Any] = {"stages": {}}
     if (path / "manifest.json").exists():
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["config_sha256"] != config.sha256():
+        try:
+            manifest = json.loads((path / "manifest.json").read_text())
+            _ = manifest["stages"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{path}/manifest.json: the manifest is damaged; give another --out") from error
+        if load_config(path / "config.yaml") != config:
             raise WeightsError(f"{path}: holds weights of another configuration; give another --out")
     file = path / f"{stage}.safetensors"
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata={"renalseg": __version__, "stage": stage})
     manifest["stages"][stage] = {"file": file.name, "sha256": file_sha256(file), "trained_on": trained_on}
-    manifest |= {"format": FORMAT, "renalseg": __version__, "config_sha256": config.sha256(), "preset": config.name}
     write_text(config.to_yaml(), path / "config.yaml")
+    known = {"config_sha256": file_sha256(path / "config.yaml"), "preset": config.name}
+    manifest |= {"format": FORMAT, "renalseg": __version__, **known}
     write_json(manifest, path / "manifest.json")
 
 

@@ -5,10 +5,11 @@ import numpy as np
 from renalseg.phantom.canvas import Canvas
 from renalseg.phantom.draws import Contrast
 from renalseg.phantom.fields import F32, Lattice, Points, Vector, ellipsoid, ellipsoid_local, resample, superellipse
-from renalseg.phantom.organs import paint_organs, paint_vessels
+from renalseg.phantom.organs import paint_organs
 from renalseg.phantom.physique import Physique
 from renalseg.phantom.scene import Renal, warped
 from renalseg.phantom.skeleton import paint_skeleton
+from renalseg.phantom.vessels import paint_vessels
 
 BODY_SPACING_MM: Vector = (2.5, 1.8, 1.8)
 AIR_HU = -1000.0
@@ -80,8 +81,9 @@ def _paint_table(canvas: Canvas, rng: np.random.Generator, body: Physique) -> No
     top = np.float32(body.half[0] + rng.uniform(4, 22)) - (x / np.float32(220)) ** 2 * np.float32(rng.uniform(5, 60))
     depth = y[:, None] - top[None, :]
     shell = np.where((depth > 0) & (depth < 50), np.float32(-960), np.float32(AIR_HU))
-    for start, hu in ((0, rng.uniform(-700, 300)), (50, rng.uniform(-400, 300))):
-        shell = np.where((depth >= start) & (depth < start + rng.uniform(2.5, 5)), np.float32(hu), shell)
+    for start, hu in ((2, rng.uniform(-700, 300)), (52, rng.uniform(-400, 300))):
+        cover = np.clip(0.5 + (rng.uniform(1.2, 2.5) - np.abs(depth - start)) / canvas.lattice.spacing[1], 0, 1)
+        shell = shell + cover.astype(np.float32) * (np.float32(hu) - shell)
     shell = np.where(np.abs(x)[None, :] < 215, shell, np.float32(AIR_HU))
     canvas.hu[...] = np.maximum(canvas.hu, shell[None])
 
@@ -104,7 +106,8 @@ def _paint_chest(canvas: Canvas, rng: np.random.Generator, body: Physique, contr
     if float(canvas.lattice.origin[0]) > body.dome_z + 110:
         return
     lung = np.maximum(canvas.cavity + np.float32(1), np.float32(3) - dome)
-    middle = np.maximum(np.abs(x) - np.float32(28), y - np.float32(body.spine_y + 20))
+    side = np.abs(x) - np.float32(30) + canvas.noise(rng, 28) * np.float32(7)
+    middle = np.maximum(side, y - np.float32(body.spine_y + 20))
     lung = np.maximum(lung, -middle)
     vessels = np.clip(np.abs(canvas.noise(rng, 11)) + np.abs(canvas.noise(rng, 11)) - np.float32(0.12), 0, 0.25) * 4
     hu = np.float32(30) - vessels * np.float32(rng.uniform(830, 900))

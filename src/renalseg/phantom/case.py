@@ -57,16 +57,22 @@ def render_case(
     record = {
         "seed": list(seed) if isinstance(seed, Sequence) else seed,
         "source": "drawn" if labels is None else labels.name,
-        "shape": list(grid.shape),
-        "spacing_mm": [round(s, 6) for s in grid.spacing],
         "phase": contrast.phase,
         "noise_hu": round(noise_hu, 2),
-        "volumes_ml": {
-            label.name: round(int(np.count_nonzero(found == label.id)) * out.voxel_mm3 / 1000, 3) for label in LABELS
-        },
+        **_measures(out),
         "version": renalseg.__version__,
     }
     return volume, out, record
+
+
+def _measures(labels: Volume) -> dict[str, Any]:
+    """Shape, spacing and the labels' volumes, for the record."""
+    count = {label.id: np.count_nonzero(labels.array == label.id) for label in LABELS}
+    return {
+        "shape": list(labels.shape),
+        "spacing_mm": [round(s, 6) for s in labels.spacing_mm],
+        "volumes_ml": {label.name: round(float(count[label.id] * labels.voxel_mm3) / 1000, 3) for label in LABELS},
+    }
 
 
 def _draw(
@@ -76,7 +82,7 @@ def _draw(
     body = draw_physique(rng, field)
     renal = None
     if kidneys == "both":
-        bounds = KeepOut((body.half[0] - 6, body.half[1] - 6), 0.0, body.spine_y)
+        bounds = KeepOut((body.cavity_half[0] + 5, body.cavity_half[1] + 5), body.cavity_y, body.spine_y)
         renal = draw_renal(rng, contrast, body.spine_y, body.fat_mm, bounds)
     start = _first_slice(rng, sampling, renal)
     y, x = rng.normal(0, 8, 2) - (field - sampling.spacing_mm[1]) / 2
@@ -116,9 +122,11 @@ def _scan(
     given: NDArray[np.uint8] | None,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], float]:
     last: Vector = (float(grid.axis(0)[-1]), float(grid.axis(1)[-1]), float(grid.axis(2)[-1]))
-    pad = max(grid.spacing[0] / 2, BODY_SPACING_MM[0])
+    fine = max(BODY_SPACING_MM[1], 0.75 * grid.spacing[1])
+    step = (max(BODY_SPACING_MM[0], 0.5 * grid.spacing[0]), fine, fine)
+    pad = max(grid.spacing[0] / 2, step[0])
     coarse = Lattice.covering(
-        (grid.origin[0] - pad, grid.origin[1], grid.origin[2]), (last[0] + pad, last[1], last[2]), BODY_SPACING_MM
+        (grid.origin[0] - pad, grid.origin[1], grid.origin[2]), (last[0] + pad, last[1], last[2]), step
     )
     painted = paint_body(rng, coarse, body, contrast, renal)
     scanner = draw_scanner(rng, grid)

@@ -8,6 +8,9 @@ from renalseg.phantom.draws import Contrast
 from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector, ellipsoid, smooth_min
 from renalseg.phantom.kidney import KidneyShape
 
+ROOM_BEHIND_MM = 36.0
+"""From the kidney's centre to the muscles of the back: masses do not grow into them."""
+
 
 @dataclass(frozen=True)
 class Mass:
@@ -55,8 +58,8 @@ def draw_mass(rng: np.random.Generator, kidney: KidneyShape, volume_ml: float, c
     out = (rng.uniform(-0.85, 0.55) if radius < 30 else rng.uniform(-0.2, 0.7)) * radius
     local = surface + normal * out
     z, y, x = kidney.world((local[0], local[1], local[2]))
-    if radius > 25:  # room behind the kidney is short
-        y -= 0.45 * (radius - 25)
+    beyond = y + 0.9 * radius - (kidney.centre[1] + ROOM_BEHIND_MM)
+    y -= float(np.clip(beyond, 0, 0.9 * radius))
     stretch = np.exp(rng.normal(0, 0.06 if cyst else 0.13, 3))
     stretch /= np.prod(stretch) ** (1 / 3)
     lobed = not cyst and rng.uniform() < 0.3

@@ -1,4 +1,4 @@
-"""Abdominal organs: liver, spleen, stomach, pancreas, gallbladder, bowel, and vessels."""
+"""Abdominal organs: liver, spleen, stomach, pancreas, gallbladder and bowel."""
 
 import numpy as np
 
@@ -6,13 +6,15 @@ from renalseg.phantom.canvas import Canvas
 from renalseg.phantom.draws import Contrast
 from renalseg.phantom.fields import F32, Points, Vector, ellipsoid, smooth_min, tube
 from renalseg.phantom.physique import Physique
+from renalseg.phantom.vessels import paint_mesentery
 
 
 def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
     """Paints the intraperitoneal organs; ``dome`` is the signed distance to the space under the diaphragm."""
     if rng.uniform() < 0.9:
-        _paint_mesentery(canvas, rng, body, contrast)
-    for _ in range(int(rng.integers(25, 95))):
+        paint_mesentery(canvas, rng, body, contrast)
+    room = body.cavity_half[0] * body.cavity_half[1] / (80 * 130)
+    for _ in range(int(rng.integers(25, 95) * room)):
         _paint_loop(canvas, rng, body, contrast)
     _paint_colon(canvas, rng, body, contrast)
     _paint_pancreas(canvas, rng, body, contrast)
@@ -165,47 +167,3 @@ def _paint_pancreas(canvas: Canvas, rng: np.random.Generator, body: Physique, co
     distance = tube(canvas.at(window), path, [14, 12, 9, 9, 8]) + canvas.noise(rng, 7, window) * np.float32(2.5)
     hu = np.float32(contrast.hu["pancreas"]) + canvas.noise(rng, 6, window) * np.float32(12)
     canvas.paint(np.maximum(distance, canvas.cavity[window] + 3), hu, window)
-
-
-def _paint_mesentery(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
-    ry, rx = body.cavity_half
-    for _ in range(40):
-        z, y, x = rng.uniform(-20, 200), body.cavity_y + ry * rng.uniform(-0.6, 0.2), rx * rng.uniform(-0.6, 0.6)
-        step = rng.normal(0, 22, 3)
-        hu = contrast.hu["aorta"] if rng.uniform() < 0.4 else contrast.hu["portal"]
-        canvas.pipe([(z, y, x), (z + step[0], y + step[1], x + step[2])], float(rng.uniform(1.2, 3.0)), hu)
-
-
-def paint_vessels(
-    canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, hila: tuple[Vector, ...]
-) -> None:
-    """Paints aorta, inferior vena cava, their branches to the kidneys, and the upper mesenteric artery."""
-    y, r = body.spine_y - 17, float(rng.uniform(8.5, 13))
-    wander = rng.uniform(-4, 4, 4)
-    aorta: list[Vector] = [
-        (-420, y + 4, 14),
-        (-60, y - r + 2, 8 + wander[0]),
-        (60, y - r - 2, 4 + wander[1]),
-        (85, y - r, 2),
-    ]
-    cava: list[Vector] = [(-420, y - 28, -30), (-90, y - 18, -26), (0, y - 8, -23 + wander[2]), (90, y - 6, -18)]
-    artery, vein = contrast.hu["aorta"], contrast.hu["renal_vein"]
-    for hilum in hila:
-        side = 1.0 if hilum[2] > 0 else -1.0
-        start = (min(hilum[0], 0) - 12, y - r, 8 + side * r * 0.5)
-        end = (hilum[0] + 8, hilum[1] - 5, hilum[2])
-        mid = ((start[0] + end[0]) / 2 - 4, min(start[1], end[1]) - 4, (start[2] + end[2]) / 2)
-        lower = (hilum[0] + 5, hilum[1] - 4, hilum[2])
-        drain = (start[0] + 6, y - (2.2 * r if side > 0 else 10), -20.0)
-        over = ((drain[0] + lower[0]) / 2, min(drain[1], lower[1]) - 3, (drain[2] + lower[2]) / 2)
-        canvas.pipe([drain, over, lower], [5.5, 5.0, 4.0], vein)
-        canvas.pipe([start, mid, end], 2.8, artery)
-    canvas.pipe(cava, [12.0, 11.5, 10.5, 9.0], contrast.hu["ivc"])
-    canvas.pipe(aorta, [r + 2, r, r - 1.5, r - 2], artery)
-    if rng.uniform() < 0.4:
-        at = (rng.uniform(-30, 80), y - r + 0.85 * r, 6 + rng.uniform(-6, 6))
-        canvas.blob(at, (5, 1.6, 3), 600.0, inside=False)
-    canvas.pipe([(-25, y - 2 * r, 6), (10, y - 2 * r - 10, 4), (70, y - 2 * r - 22, -5)], 3.6, artery)
-    for side in (-1, 1):
-        canvas.pipe([(84, y - r, 2), (140, y - 8, side * 32), (220, y - 20, side * 55)], r * 0.55, artery)
-        canvas.pipe([(90, y - 6, -18), (140, y - 2, side * 32 - 4), (220, y - 8, side * 52)], 6.5, contrast.hu["ivc"])

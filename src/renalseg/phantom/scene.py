@@ -61,6 +61,17 @@ def draw_renal(
     kidneys = _draw_pair(rng, spine_y, fat_mm)
     tumors = [draw_mass(rng, _pick(rng, kidneys), v, cyst=False) for v in draws.draw_tumors_ml(rng)]
     cysts = [draw_mass(rng, _pick(rng, kidneys), v, cyst=True) for v in draws.draw_cysts_ml(rng)]
+    return _evaluate(rng, contrast, kidneys, tumors, cysts, keep_out)
+
+
+def _evaluate(
+    rng: np.random.Generator,
+    contrast: Contrast,
+    kidneys: list[KidneyShape],
+    tumors: list[Mass],
+    cysts: list[Mass],
+    keep_out: "KeepOut",
+) -> Renal:
     lattice = _region(kidneys, tumors + cysts)
     points = warped(lattice, rng, 3.5)
     lobes, wobble = Noise.draw(rng, lattice, 16.0).on(lattice), Noise.draw(rng, lattice, 8.0).on(lattice)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,7 +37,7 @@ def cost(config: Config, stage: Stage) -> Cost:
 
 def describe(config: Config, weights: Weights | None = None) -> RenderableType:
     """Everything about a configuration, to print: networks, cost, training protocol, and each number's source."""
-    parts: list[RenderableType] = [f"[bold]{config.name}[/bold]  configuration {config.sha256()[:16]}"]
+    parts: list[RenderableType] = [Text.assemble((config.name, "bold"), f"  configuration {config.sha256()[:16]}")]
     parts += [_layers(config, stage) for stage in STAGES]
     parts += [_costs(config), _protocol(config, ("coarse",), 2), _protocol(config, ("kidney", "lesion"), 3)]
     parts.append(_cascade(config))
@@ -131,13 +132,13 @@ def _cascade(config: Config) -> Table:
 
 
 def _files(weights: Weights) -> Table:
-    table = Table(title=f"Weights {weights.path.name}  {weights.sha256[:16]}", title_justify="left")
+    table = Table(title=Text(f"Weights {weights.path.name}  {weights.sha256[:16]}"), title_justify="left")
     for column in ("stage", "sha256", "MB", "trained on"):
         table.add_column(column)
     for stage, file in weights.files.items():
         trained = weights.manifest["stages"][stage]["trained_on"]
         text = ", ".join(f"{k} {v}" for k, v in trained.items() if v is not None)
-        table.add_row(stage, weights.hashes[stage][:16], f"{file.stat().st_size / 1e6:.2f}", text)
+        table.add_row(stage, weights.hashes[stage][:16], f"{file.stat().st_size / 1e6:.2f}", Text(text))
     return table
 
 
@@ -146,6 +147,4 @@ def _x(sizes: tuple[int, ...]) -> str:
 
 
 def _show(value: object) -> str:
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, float) for v in value):
-        return " to ".join(f"{v:g}" for v in value)
-    return str(value)
+    return ", ".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

@@ -44,12 +44,17 @@ def depth_crop(
 
 
 def draw_affine(config: Training, generator: np.random.Generator) -> torch.Tensor:
-    """A random in-plane map [2, 3] for ``affine_grid``: output to input, in units of half the size, (x, y) order."""
+    """A random in-plane map [2, 3] for ``affine_grid``: output to input, in units of half the size, (x, y) order.
+
+    Those units differ between y and x where the plane of ``config.patch`` is no square; a turn has to allow for it.
+    """
+    ratio = config.patch[1] / config.patch[2]
     scale = generator.uniform(*config.scale)
     angle = math.radians(generator.uniform(-config.rotate_degrees, config.rotate_degrees))
     shift = generator.uniform(-2 * config.shift, 2 * config.shift, size=2)
     cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale
-    return torch.tensor([[cosine, -sine, shift[0]], [sine, cosine, shift[1]]], dtype=torch.float32)
+    rows = [[cosine, -sine * ratio, shift[0]], [sine / ratio, cosine, shift[1]]]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def in_plane_affine(

@@ -5,6 +5,7 @@ Cached files are named by the hash of the settings and of the source files, writ
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def _run(jobs: list[tuple[KitsCase, Path, Stage, Config]], workers: int) -> Iter
     if workers <= 1:
         yield from map(_prepare_case, jobs)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Fresh interpreters: forking a process that runs threads (torch's, the progress bar's) may deadlock.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(_prepare_case, jobs)
 
 

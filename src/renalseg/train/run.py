@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from renalseg.config import Config, Stage
-from renalseg.core.errors import ConfigError, InputError
+from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable
 from renalseg.io.kits import fold_split, list_cases
 from renalseg.model.checkpoint import open_weights
@@ -49,14 +49,11 @@ def run_training(request: Request, progress: Progress) -> dict[str, Any]:
     scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly.
 
     Raises:
-        InputError: the dataset cannot be used. ConfigError: the fold does not exist.
+        InputError: the dataset cannot be used. ConfigError: the fold does not exist, or the stage was begun already.
+        WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume.
     """
     runtime = choose(request.device, request.precision)
-    check_writable(request.out)
-    if not request.resume and (request.out / request.stage / "last.safetensors").exists():
-        raise ConfigError(
-            f"{request.out}: a run of {request.stage} is there already; add --resume or give another --out"
-        )
+    _check_out(request)
     cases = {c.case_id: c for c in list_cases(request.data) if c.imaging and c.segmentation}
     if not cases:
         raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
@@ -86,6 +83,18 @@ def run_training(request: Request, progress: Progress) -> dict[str, Any]:
         on_step=progress.on_step,
     )
     return train(run)
+
+
+def _check_out(request: Request) -> None:
+    """Before any work: what stands in ``request.out`` has to go with what is about to be written there."""
+    out = request.out
+    check_writable(out)
+    if not request.resume and (out / request.stage / "last.safetensors").exists():
+        raise ConfigError(f"{out}: a run of {request.stage} is there already; add --resume or give another --out")
+    if (out / "manifest.json").exists() and open_weights(out).config.sha256() != request.config.sha256():
+        raise WeightsError(
+            f"{out}: holds weights of another configuration; train with its config.yaml or to another --out"
+        )
 
 
 def _others(request: Request) -> Models:

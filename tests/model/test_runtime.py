@@ -1,0 +1,89 @@
+"""``runtime``: what the user asks for against what the machine has."""
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from renalseg.core.errors import ConfigError
+from renalseg.model.runtime import Runtime, choose, peak_host_mb
+
+
+@pytest.mark.parametrize(("hardware", "expected"), [(False, "fp32"), (True, "bf16")])
+def test_a_cpu_takes_bf16_only_where_the_hardware_multiplies_in_it(monkeypatch, hardware, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
+    runtime = choose("cpu")
+    assert runtime == Runtime(torch.device("cpu"), expected)
+    assert choose("cpu", "fp32").precision == "fp32"
+
+
+def test_auto_falls_back_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose().device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:-1", "meta", "xla", "cpu:x"])
+def test_an_unknown_device(name):
+    with pytest.raises(ConfigError, match="choose auto, cpu, cuda, cuda:N or mps") as caught:
+        choose(name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_that_are_not_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"the device 'cuda:1' is not on this machine \(1 CUDA devices\)"):
+        choose("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        choose("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="is not on this machine"):
+        choose("mps")
+
+
+def test_an_unknown_precision():
+    with pytest.raises(ConfigError, match=r"^there is no precision 'int8'; choose auto, fp32, bf16 or fp16$"):
+        choose("cpu", "int8")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_computes_in_the_precision(precision, dtype):
+    with choose("cpu", precision).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize("avx512", [True, False])
+def test_place_changes_the_layout_but_not_the_values(monkeypatch, avx512):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
+    runtime = choose("cpu", "fp32")
+    network = torch.nn.Conv3d(4, 4, 3)
+    before = network.weight.detach().clone()
+    placed = runtime.place(network)
+    assert torch.equal(placed.weight, before)
+    assert placed.weight.is_contiguous(memory_format=runtime.memory_format)
+
+
+def test_the_cpu_has_no_device_memory():
+    runtime = choose("cpu")
+    runtime.synchronise()
+    assert runtime.peak_device_mb() is None
+
+
+def test_peak_memory_grows_and_starts_anew():
+    if not os.access("/proc/self/clear_refs", os.W_OK) or "VmHWM" not in Path("/proc/self/status").read_text():
+        pytest.skip("this system does not let a process reset its peak memory")
+    runtime = choose("cpu")
+    gc.collect()
+    runtime.reset_peak()
+    before = peak_host_mb()
+    block = np.ones(80_000_000, np.uint8)
+    assert peak_host_mb() - before > 70
+    del block
+    assert peak_host_mb() - before > 70
+    runtime.reset_peak()
+    assert peak_host_mb() - before < 40

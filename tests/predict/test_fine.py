@@ -1,0 +1,94 @@
+"""``fine``: windows, blending, mirror and ensemble against one direct pass."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from renalseg.predict.fine import blend_weights, fine_probability, window_starts
+
+
+def noise(depth, seed=0):
+    return torch.rand(1, 1, depth, 4, 6, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@given(depth=st.integers(1, 400), window=st.integers(1, 64), overlap=st.floats(0, 0.95))
+def test_windows_cover_everything_and_overlap_enough(depth, window, overlap):
+    starts = window_starts(depth, window, overlap)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, depth - window)
+    steps = [b - a for a, b in pairwise(starts)]
+    if steps:
+        assert min(steps) >= 1
+        assert max(steps) <= max(1, window * (1 - overlap)) + 1e-9
+        assert max(steps) - min(steps) <= 2
+        average = (depth - window) / len(steps)
+        assert all(abs(start - i * average) <= 0.5 for i, start in enumerate(starts))
+
+
+def test_the_papers_windows():
+    assert window_starts(48, 48, 0.5) == [0]
+    assert window_starts(49, 48, 0.5) == [0, 1]
+    assert window_starts(104, 48, 0.5) == [0, 19, 37, 56]
+
+
+@given(length=st.integers(1, 100))
+def test_blending_is_symmetric_positive_and_highest_in_the_middle(length):
+    weights = blend_weights(length)
+    assert weights.shape == (length,)
+    assert weights.min() > 0
+    assert torch.equal(weights, weights.flip(0))
+    assert (weights[: (length + 1) // 2].diff() > 0).all()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("depth", [1, 7, 8, 9, 21, 40])
+def test_of_a_voxelwise_network_windows_and_mirrors_change_nothing(small_config, cpu, lines, depth, mirror):
+    network, image = lines([0.0, 2.0, -1.0], [0.1, 0.0, 0.3]), noise(depth)
+    probability = fine_probability(image, [network], small_config.fine, cpu, mirror)
+    assert probability.shape == (3, depth, 4, 6)
+    assert probability.dtype == torch.float32
+    torch.testing.assert_close(probability, network(image).softmax(1)[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("depth", [5, 20])
+def test_probabilities_sum_to_one(small_config, cpu, positions, depth, mirror):
+    probability = fine_probability(noise(depth), [positions], small_config.fine, cpu, mirror)
+    torch.testing.assert_close(probability.sum(0), torch.ones(depth, 4, 6))
+
+
+def test_the_mirror_image_is_averaged(small_config, cpu, positions):
+    image = noise(6)
+    straight = positions(image).softmax(1)[0]
+    mirrored = positions(image.flip(2)).softmax(1)[0].flip(1)
+    assert (straight - mirrored).abs().max() > 0.05
+    torch.testing.assert_close(fine_probability(image, [positions], small_config.fine, cpu, False), straight)
+    both = fine_probability(image, [positions], small_config.fine, cpu, True)
+    torch.testing.assert_close(both, (straight + mirrored) / 2)
+    again = fine_probability(image.flip(2), [positions], small_config.fine, cpu, True).flip(1)
+    torch.testing.assert_close(both, again)
+
+
+def test_windows_are_blended_by_their_weights(small_config, cpu, positions):
+    image, weights = noise(12), blend_weights(8)
+    assert window_starts(12, 8, 0.5) == [0, 4]
+    first, last = (positions(image[:, :, z : z + 8]).softmax(1)[0] for z in (0, 4))
+    expected = torch.cat(
+        [
+            first[:, :4],
+            *((first[:, [z]] * weights[z] + last[:, [z - 4]] * weights[z - 4]) / 5 for z in range(4, 8)),
+            last[:, 4:],
+        ],
+        1,
+    )
+    torch.testing.assert_close(fine_probability(image, [positions], small_config.fine, cpu, False), expected)
+
+
+def test_several_networks_are_averaged(small_config, cpu, positions, lines):
+    image, other = noise(12), lines([0.0, 2.0, -1.0], [0.1, 0.0, 0.3])
+    each = [fine_probability(image, [n], small_config.fine, cpu, True) for n in (positions, other)]
+    both = fine_probability(image, [positions, other], small_config.fine, cpu, True)
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
