@@ -59,13 +59,15 @@ def main() -> None:
     truths = [read_labels(phantoms / n / "segmentation.nii.gz") for n in names]
     coverage = [box_coverage(t, r["box_zyx"]) for t, r in zip(truths, records, strict=True)]
     seconds = [r["timings_s"]["total"] for r in records]
-    print(f"\nrenalseg {__version__}, weights {segmenter.weights_sha256[:16]}, {platform.machine()}, ", end="")
-    print(f"{psutil.cpu_count()} cores, {segmenter.runtime.device}, {segmenter.runtime.precision}, {len(names)} cases\n")
+    machine = f"{platform.machine()}, {psutil.cpu_count()} cores, {segmenter.runtime.device}"
+    print(f"\nrenalseg {__version__}, weights {segmenter.weights_sha256[:16]}, {machine}, ", end="")
+    print(f"{segmenter.runtime.precision}, {len(names)} cases\n")
     print("| figure | mean | median | worst |\n|---|---|---|---|")
     for kind, column in (("Dice", "dice"), ("surface Dice", "surface_dice")):
         for hec in HECS:
             values = np.array([getattr(case, column)[hec.name] for case in scores.cases])
-            print(f"| {kind}, {hec.title.lower()} | {values.mean():.4f} | {np.median(values):.4f} | {values.min():.4f} |")
+            row = f"{values.mean():.4f} | {np.median(values):.4f} | {values.min():.4f}"
+            print(f"| {kind}, {hec.title.lower()} | {row} |")
     print(f"| true voxels in the box | {np.mean(coverage):.5f} | {np.median(coverage):.5f} | {min(coverage):.5f} |")
     print(f"| seconds a case | {np.mean(seconds):.1f} | {np.median(seconds):.1f} | {max(seconds):.1f} |")
     memory = [r["peak_memory_mb"]["host"] for r in records]

@@ -100,7 +100,7 @@ class Clean(_Frozen):
 
     min_voxels: int = Field(0, ge=0, description="in voxels of the original grid; paper 2.3: 10000")
     min_mm3: float = Field(
-        0.0, ge=0, description="in mm3; measured: 20000; the smallest true one in 122 KiTS23 cases has 111 ml"
+        0.0, ge=0, description="in mm3; measured: 20000; the smallest true kidney in 122 KiTS23 cases has 93 ml"
     )
 
 
