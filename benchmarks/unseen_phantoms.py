@@ -2,9 +2,9 @@
 
     python benchmarks/unseen_phantoms.py --work DIR [--cases 20] [--seed 777] [--labels KITS23_LABELS] [--weights NAME]
 
-With ``--labels`` the kidneys, tumors and cysts come from the label maps of fold 0 of that dataset, which packaged
-weights are never trained on. Everything is kept in DIR; what is there already is not done again. The table goes to
-standard output as Markdown.
+With ``--labels`` the kidneys, tumors and cysts come from the label maps of fold 0, drawn over the maps in that folder,
+which packaged weights are never trained on. Everything is kept in DIR; what is there already is not done again. The
+table goes to standard output as Markdown.
 """
 
 import argparse

@@ -5,8 +5,8 @@
     renalseg train kidney --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
     renalseg train lesion --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
 
-Label maps of fold 0 are never used, so they stay unseen. Every second voxel in plane, and slices of about 3 mm, are
-enough for the preset's grid and keep rendering short.
+Label maps of fold 0, drawn over the maps given, are never used, so they stay unseen. Every second voxel in plane, and
+slices of about 3 mm, are enough for the preset's grid and keep rendering short.
 """
 
 import argparse

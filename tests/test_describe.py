@@ -59,7 +59,11 @@ def test_parameters_and_cost_of_each_stage_are_printed(paper):
     table = paper[paper.index("Cost of a forward pass") :]
     for stage in STAGES:
         found = cost(preset("paper"), stage)
-        assert row(table, stage)[2:] == [f"{found.parameters:,}", f"{found.gflop:,.1f}"]
+        assert row(table, stage)[2:] == [
+            f"{found.parameters:,}",
+            f"{found.gflop:,.1f}",
+            f"{found.activations_mb:,.0f}",
+        ]
         assert found.parameters == sum(p.numel() for p in build(preset("paper").network(stage)).parameters())
 
 

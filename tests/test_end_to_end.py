@@ -11,7 +11,8 @@ import pytest
 from renalseg.cli import main
 from renalseg.core.volume import Grid, Volume
 from renalseg.demo import run_demo
-from renalseg.io.read import read_volume
+from renalseg.evaluate.metrics import case_metrics
+from renalseg.io.read import case_name, read_volume
 from renalseg.phantom.case import render_case
 from renalseg.predict.segmenter import Segmenter
 from renalseg.train.validate import box_coverage
@@ -56,8 +57,9 @@ def test_real_ct(name, shared_data: Path, tmp_path, monkeypatch):
     file, shape, kidneys = REAL[name]
     source = shared_data / "real_ct" / name / file
     assert run(monkeypatch, "segment", source, "--out", tmp_path, "--device", "cpu") == 0
-    labels = nib.load(tmp_path / f"{name}.nii.gz")
-    record = json.loads((tmp_path / f"{name}.json").read_text())
+    case = case_name(source)
+    labels = nib.load(tmp_path / f"{case}.nii.gz")
+    record = json.loads((tmp_path / f"{case}.json").read_text())
     assert labels.shape == shape
     assert labels.get_data_dtype() == np.uint8
     np.testing.assert_allclose(labels.affine, read_volume(source).grid.affine, atol=1e-4)
@@ -101,9 +103,12 @@ def _turned(array, affine, order, flips):
 
 
 @pytest.mark.slow
-def test_the_box_holds_unseen_phantoms(segmenter):
-    coverage = []
-    for index in range(6):
-        ct, truth, _ = render_case([31, index], in_plane=256, max_slices=120)
-        coverage.append(box_coverage(truth, segmenter.segment(ct).record["box_zyx"]))
+def test_20_unseen_phantoms(segmenter):
+    coverage, dice = [], []
+    for index in range(20):
+        ct, truth, _ = render_case([777, index], in_plane=256, max_slices=120)
+        result = segmenter.segment(ct)
+        coverage.append(box_coverage(truth, result.record["box_zyx"]))
+        dice.append(case_metrics(truth, result.labels).dice["kidney"])
     assert min(coverage) >= 0.995
+    assert np.mean(dice) >= 0.90

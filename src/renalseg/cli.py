@@ -63,6 +63,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        print(f"renalseg: {error.filename or 'a file'}: {error.strerror or error}; check the path.", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -203,7 +206,9 @@ def evaluate(
     from renalseg.evaluate.cohort import evaluate as score
     from renalseg.io.kits import fold_split, list_cases
 
-    cases = None if fold is None else fold_split([c.case_id for c in list_cases(truth)], fold)[1]
+    cases = None
+    if fold is not None:
+        cases = fold_split([c.case_id for c in list_cases(truth) if c.segmentation], fold)[1]
     console = Console()
     with _bar("evaluating") as advance:
         score(predictions, truth, out, missing.value, cases, workers, lambda _, done, total: advance(done, total))
@@ -222,8 +227,11 @@ def phantom(
     in_plane: Annotated[int, typer.Option(min=64, help="matrix size; the field of view stays")] = 512,
 ) -> None:
     """Render CT phantoms with their true labels."""
+    from renalseg.core.errors import ConfigError
     from renalseg.phantom.cohort import write_cohort
 
+    if labels is not None and (negatives or max_slices is not None or in_plane != 512):
+        raise ConfigError("with --labels the grid is that of the label maps; leave out the options that change it")
     done = 0
     with _bar("rendering") as advance:
 
@@ -247,11 +255,14 @@ def describe(
     """Print networks, cost, training protocol and the source of every number."""
     from rich.console import Console
 
+    from renalseg.core.errors import ConfigError
     from renalseg.model.checkpoint import open_weights
     from renalseg.report.describe import describe as tables
 
-    opened = open_weights(weights or "default") if weights or preset is None else None
-    settings = opened.config if opened and preset is None else _configuration(preset, None)
+    if weights is not None and preset is not None:
+        raise ConfigError("give --preset or --weights, not both: weights hold their own configuration")
+    opened = open_weights(weights or "default") if preset is None else None
+    settings = opened.config if opened else _configuration(preset, None)
     if yaml:
         print(settings.to_yaml(), end="")
         return

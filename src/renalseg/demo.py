@@ -29,11 +29,11 @@ class Demo:
 
 def run_demo(out: Path, on_step: Callable[[str], None], device: str = "auto") -> Demo:
     """Renders ``out/phantom``, segments it into ``out/segmentation`` and scores it into ``out/evaluation``."""
+    on_step("Loading the weights")
+    segmenter = Segmenter(device=device)
     on_step("Rendering a CT phantom")
     phantoms, results = out / "phantom", out / "segmentation"
     write_cohort(phantoms, 1, SEED, workers=1, max_slices=MAX_SLICES)
-    on_step("Loading the weights")
-    segmenter = Segmenter(device=device)
     on_step("Segmenting")
     name = "case_00000"
     record = segment_file(name, phantoms / name / "imaging.nii.gz", results, segmenter)

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from renalseg.core.errors import InputError
 from renalseg.core.labels import HECS
 from renalseg.evaluate.metrics import CaseMetrics, case_metrics
 from renalseg.evaluate.tables import CohortResult, write_tables
-from renalseg.io.files import check_writable
+from renalseg.io.files import output_folder
 from renalseg.io.kits import list_cases, read_labels
 
 SUFFIX = ".nii.gz"
@@ -67,19 +68,18 @@ def evaluate(
     chosen = _choose(known, cases, truth)
     jobs = [_Job(case, known[case], predictions / f"{case}{SUFFIX}", missing == "zero") for case in chosen]
     _check_present(jobs, predictions)
-    if out is not None:
-        check_writable(out)
     without_truth = _without_truth(predictions, known)
     scored, reasons = [], {}
-    for done, (metrics, reason) in enumerate(_score_all(jobs, workers), 1):
-        scored.append(metrics)
-        reasons[metrics.case_id] = reason
-        if on_case is not None:
-            on_case(metrics.case_id, done, len(jobs))
-    zeroed = {case: reason for case, reason in reasons.items() if reason is not None}
-    result = CohortResult(tuple(scored), zeroed, without_truth)
-    if out is not None:
-        write_tables(result, out)
+    with nullcontext() if out is None else output_folder(out):
+        for done, (metrics, reason) in enumerate(_score_all(jobs, workers), 1):
+            scored.append(metrics)
+            reasons[metrics.case_id] = reason
+            if on_case is not None:
+                on_case(metrics.case_id, done, len(jobs))
+        zeroed = {case: reason for case, reason in reasons.items() if reason is not None}
+        result = CohortResult(tuple(scored), zeroed, without_truth)
+        if out is not None:
+            write_tables(result, out)
     return result
 
 

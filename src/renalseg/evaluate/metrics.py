@@ -83,7 +83,7 @@ def case_metrics(truth: Volume, prediction: Volume, case_id: str | None = None) 
 
 
 def _check_grids(truth: Volume, prediction: Volume, case_id: str) -> None:
-    if not truth.same_grid(prediction):
+    if not truth.same_grid(prediction, tolerance_mm=0.1):
         raise GeometryError(
             f"{case_id}: the prediction's grid is {_geometry(prediction)}, but the truth's is {_geometry(truth)}; "
             "predict on the grid of the case's own image."

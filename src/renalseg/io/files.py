@@ -48,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         created.clear()
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -91,12 +91,27 @@ def check_writable(folder: Path) -> None:
         probe.write_bytes(bytes(4096))
         created.clear()
     except OSError as error:
-        raise _output_error(folder, error) from error
+        raise output_error(folder, error) from error
     finally:
         if probe is not None:
             with suppress(OSError):
                 probe.unlink(missing_ok=True)
         _remove_folders(created)
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """``check_writable`` for the body of a ``with``; folders that it created and that end up empty are removed again.
+
+    Raises:
+        OutputError: as ``check_writable``.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    check_writable(folder)
+    try:
+        yield folder
+    finally:
+        _remove_folders(missing[::-1])
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -137,6 +152,7 @@ def _remove_folders(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The error for a failed write of ``path``: the reason and what to do about it, in one sentence."""
     reason, advice = _REASONS.get(error.errno or 0, (error.strerror or str(error), "choose another output path"))
     return OutputError(f"{path} could not be written because {reason}; {advice}.")

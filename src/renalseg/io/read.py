@@ -12,7 +12,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 SUPPORTED = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), a folder or .zip with one DICOM series"
 
-_GENERIC_NAMES = frozenset({"dicom", "imaging", "ct", "segmentation", "image", "volume"})
+_GENERIC_NAMES = frozenset({"dicom", "imaging", "segmentation"})
 """File names that say nothing about the case: the folder's name is used instead."""
 
 
@@ -37,7 +37,7 @@ def read_volume(path: Path) -> Volume:
 
 def case_name(path: Path) -> str:
     """The case's name: the file's or folder's name without suffix; for ``imaging.nii.gz`` or the like, its folder's."""
-    absolute = path.absolute()
+    absolute = path.resolve()
     stem = absolute.name if path.is_dir() else split_name(absolute.name)[0]
     if stem.lower() in _GENERIC_NAMES and absolute.parent.name:
         return absolute.parent.name

@@ -5,8 +5,8 @@ kernels in the two high-resolution levels, (3, 3, 3) deeper, strides (1, 2, 2): 
 same class with another ``config.Network``. Atrous branches and PSP pooling follow ResUNet-a (Diakogiannis et al. 2020,
 doi:10.1016/j.isprsjprs.2020.01.013) and are off in the presets.
 
-Nothing pads along z and instance normalisation sees one sample at a time, so any number of slices goes in and a short
-region never has its statistics diluted.
+No region is padded to a length, and instance normalisation sees one sample at a time, so any number of slices goes in
+and a short region never has its statistics diluted.
 """
 
 import math

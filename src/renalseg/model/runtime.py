@@ -37,15 +37,13 @@ class Runtime:
         """Moves a network to the device, in the memory layout that is fastest there."""
         return network.to(self.device).to(memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
-    def reset_peak(self) -> None:
-        """Starts a new measurement of peak memory, as far as the system allows."""
+    def reset_device_peak(self) -> None:
+        """Starts a new measurement of peak device memory."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole process
-            Path("/proc/self/clear_refs").write_text("5")
 
     def peak_device_mb(self) -> float | None:
-        """Peak device memory in MB (1e6 bytes) that torch allocated since ``reset_peak``; None on the CPU."""
+        """Peak device memory in MB (1e6 bytes) that torch allocated since ``reset_device_peak``; None on the CPU."""
         if self.device.type != "cuda":
             return None
         return torch.cuda.max_memory_allocated(self.device) / 1e6
@@ -58,8 +56,14 @@ class Runtime:
             torch.mps.synchronize()
 
 
+def reset_host_peak() -> None:
+    """Starts a new measurement of peak host memory, as far as the system allows."""
+    with suppress(OSError):  # not Linux, or not allowed: the peak is then that of the whole process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_host_mb() -> float:
-    """Peak resident memory of this process in MB (1e6 bytes), since ``Runtime.reset_peak`` where Linux allows."""
+    """Peak resident memory of this process in MB (1e6 bytes), since ``reset_host_peak`` where Linux allows."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -18,7 +18,7 @@ from renalseg.core.volume import Segmentation, Volume
 from renalseg.image.boxes import Box
 from renalseg.image.components import Component
 from renalseg.image.resample import resize
-from renalseg.model.runtime import Runtime, peak_host_mb
+from renalseg.model.runtime import Runtime, peak_host_mb, reset_host_peak
 from renalseg.predict.clean import clean
 from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
 from renalseg.predict.compose import compose
@@ -26,6 +26,9 @@ from renalseg.predict.fine import fine_probability
 from renalseg.predict.roi import find_box, fine_input
 
 log = logging.getLogger(__name__)
+
+WARN_DROPPED_ML = 5.0
+"""A dropped component of this volume could be a part of a kidney: it is worth a warning. Settled."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,21 @@ class _Record:
     """What a case's JSON is made of, gathered on the way."""
 
     timings_s: dict[str, float] = field(default_factory=dict)
+    device_mb: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str, runtime: Runtime) -> Iterator[None]:
-        """Times the body of a ``with`` under ``name``."""
+        """Times the body of a ``with`` under ``name``, and notes its peak device memory."""
+        runtime.reset_device_peak()
         started = time.perf_counter()
         yield
         runtime.synchronise()
         self.timings_s[name] = round(time.perf_counter() - started, 4)
+        peak = runtime.peak_device_mb()
+        if peak is not None:
+            self.device_mb[name] = round(peak, 1)
 
     def drop(self, stage: str, components: list[Component]) -> None:
         """Notes dropped components."""
@@ -75,7 +83,7 @@ def segment_volume(
         truth: the true labels; a stage without networks then answers as a perfect one would (validation only).
     """
     record = _Record(warnings=list(volume.warnings))
-    runtime.reset_peak()
+    reset_host_peak()
     started = time.perf_counter()
     with record.step("coarse", runtime):
         mask = _coarse_mask(volume, models, config, runtime, record, truth)
@@ -85,7 +93,9 @@ def segment_volume(
     if box is not None:
         labels = _fine_labels(volume, box, models, config, runtime, mirror, record, truth)
         with record.step("clean", runtime):
-            labels, kept, dropped = clean(labels, volume.voxel_mm3, config.clean)
+            inside, kept, dropped = clean(labels[box.slices], volume.voxel_mm3, config.clean)
+            labels[box.slices] = inside
+            kept, dropped = _shifted(kept, box), _shifted(dropped, box)
             record.drop("clean", dropped)
     _warn(record, volume, labels, box, kept)
     record.timings_s["total"] = round(time.perf_counter() - started, 4)
@@ -139,6 +149,12 @@ def _perfect(stage: Stage, truth: Volume, box: Box, config: Config) -> torch.Ten
     return torch.stack([resize(torch.from_numpy(np.ascontiguousarray(m)), shape) for m in masks])
 
 
+def _shifted(components: list[Component], box: Box) -> list[Component]:
+    """Components of a box, with their centres in voxels of the whole volume."""
+    z, y, x = box.start
+    return [replace(c, centre=(c.centre[0] + z, c.centre[1] + y, c.centre[2] + x)) for c in components]
+
+
 def _warn(record: _Record, volume: Volume, labels: NDArray[np.uint8], box: Box | None, kept: list[Component]) -> None:
     """Adds warnings about the result itself."""
     if not kept:
@@ -146,6 +162,10 @@ def _warn(record: _Record, volume: Volume, labels: NDArray[np.uint8], box: Box |
         why = f"; {len(record.dropped)} components of {lost:.1f} ml in all were too small" if record.dropped else ""
         record.warnings.append(f"No kidney found{why}.")
         return
+    large = [d for d in record.dropped if d["ml"] >= WARN_DROPPED_ML]
+    if large:
+        listed = ", ".join(f"{d['ml']:.1f} ml" for d in large)
+        record.warnings.append(f"Dropped as too small for a kidney: {listed}; see dropped_components.")
     if len(kept) == 1:
         record.warnings.append("Only one connected kidney found: solitary, fused, or one was missed.")
     if labels[0].any() or labels[-1].any():
@@ -163,7 +183,6 @@ def _summary(
     mirror: bool,
 ) -> dict[str, Any]:
     ml = volume.voxel_mm3 / 1000
-    device_mb = runtime.peak_device_mb()
     return {
         "case": volume.name,
         "kidney_found": bool(kept),
@@ -175,7 +194,11 @@ def _summary(
         "spacing_mm_zyx": [round(s, 6) for s in volume.spacing_mm],
         "box_zyx": None if box is None else {"start": list(box.start), "stop": list(box.stop)},
         "timings_s": record.timings_s,
-        "peak_memory_mb": {"host": round(peak_host_mb(), 1), "device": device_mb and round(device_mb, 1)},
+        "peak_memory_mb": {
+            "host": round(peak_host_mb(), 1),
+            "device": max(record.device_mb.values(), default=None),
+            "device_by_step": record.device_mb,
+        },
         "device": str(runtime.device),
         "precision": runtime.precision,
         "mirror_z": mirror and config.fine.mirror_z,

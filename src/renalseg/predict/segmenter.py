@@ -5,11 +5,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from renalseg.config import STAGES, Config, Stage
 from renalseg.core.errors import WeightsError
 from renalseg.core.volume import Segmentation, Volume
+from renalseg.io.checks import check_ct
 from renalseg.model.checkpoint import Weights, open_weights
 from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models, segment_volume
@@ -60,9 +62,14 @@ class Segmenter:
 
     def segment(self, volume: Volume) -> Segmentation:
         """Labels uint8 on the grid of ``volume`` (CT in HU), and the record of how they came about."""
+        if volume.array.dtype.kind == "f" and not np.isfinite(volume.array).all():
+            volume = check_ct(volume, Path(volume.name))
+        if not volume.array.dtype.isnative:
+            volume = volume.with_array(volume.array.astype(volume.array.dtype.newbyteorder("=")))
         result = segment_volume(volume, self._models, self.config, self.runtime, self.tta)
         result.record["weights"] = [
-            {"path": w.path.name, "sha256": w.sha256, "config_sha256": w.config.sha256()} for w in self.weights
+            {"path": w.path.resolve().name, "sha256": w.sha256, "config_sha256": w.config.sha256()}
+            for w in self.weights
         ]
         result.record["weights_sha256"] = self.weights_sha256
         return result

@@ -24,15 +24,22 @@ class Cost:
     parameters: int
     gflop: float
     """One forward pass over the patch; a multiplication and an addition count as two."""
+    activations_mb: float
+    """All outputs of the network's layers for one patch in fp32, in 1e6 bytes: what training keeps, half in bf16."""
 
 
 def cost(config: Config, stage: Stage) -> Cost:
     """Parameters and FLOPs of ``stage`` for its patch, counted without computing anything."""
     network = build(config.network(stage)).to("meta")
     patch = torch.empty(1, 1, *config.training[stage].patch, device="meta")
+    voxels: list[int] = []
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _, __, output: voxels.append(output.numel()))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(patch)
-    return Cost(sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Cost(parameters, counter.get_total_flops() / 1e9, 4 * sum(voxels) / 1e6)
 
 
 def describe(config: Config, weights: Weights | None = None) -> RenderableType:
@@ -92,11 +99,12 @@ def _trace(network: ResUnet, patch: tuple[int, int, int]) -> Iterator[tuple[str,
 
 def _costs(config: Config) -> Table:
     table = Table(title="Cost of a forward pass over one patch", title_justify="left")
-    for column in ("stage", "patch", "parameters", "GFLOP"):
-        table.add_column(column, justify="right" if column in ("parameters", "GFLOP") else "left")
+    for column in ("stage", "patch", "parameters", "GFLOP", "activations, fp32 MB"):
+        table.add_column(column, justify="left" if column in ("stage", "patch") else "right")
     for stage in STAGES:
         found = cost(config, stage)
-        table.add_row(stage, _x(config.training[stage].patch), f"{found.parameters:,}", f"{found.gflop:,.1f}")
+        figures = f"{found.parameters:,}", f"{found.gflop:,.1f}", f"{found.activations_mb:,.0f}"
+        table.add_row(stage, _x(config.training[stage].patch), *figures)
     return table
 
 

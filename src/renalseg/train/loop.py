@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
 from renalseg.config import Config, Stage
-from renalseg.core.errors import RenalsegError
+from renalseg.core.errors import RenalsegError, WeightsError
 from renalseg.io.files import write_text
 from renalseg.model.checkpoint import save_stage
 from renalseg.model.resunet import build
@@ -60,11 +60,19 @@ def train(run: Run) -> dict[str, Any]:
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     scaler = torch.amp.GradScaler(run.runtime.device.type, enabled=run.runtime.precision == "fp16")
     progress: dict[str, Any] = {"epoch": 0, "best": None, "history": [], "config_sha256": run.config.sha256()}
+    progress["trained_on"] = run.trained_on
     if run.resume:
         progress = load_state(folder / "last.safetensors", network, optimiser, run.config.sha256(), scaler)
+        if progress["trained_on"] != run.trained_on:
+            raise WeightsError(f"{folder}: this run trains on other cases; resume with its own --data and --fold")
     patches = Patches(run.cases, run.stage, settings)
     loader = DataLoader(
-        patches, settings.batch, sampler=SequentialSampler(patches), collate_fn=list, num_workers=run.workers
+        patches,
+        settings.batch,
+        sampler=SequentialSampler(patches),
+        collate_fn=list,
+        num_workers=run.workers,
+        multiprocessing_context="forkserver" if run.workers else None,  # a fork beside running threads can deadlock
     )
     steps = settings.epochs * len(loader)
     for epoch in range(progress["epoch"], settings.epochs):

@@ -1,5 +1,6 @@
 """One training run from a dataset folder: split, preparation, networks for validation, loop."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from renalseg.config import Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable
-from renalseg.io.kits import fold_split, list_cases
+from renalseg.io.kits import KitsCase, fold_split, list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import choose
 from renalseg.predict.pipeline import Models
@@ -53,13 +54,8 @@ def run_training(request: Request, progress: Progress) -> dict[str, Any]:
         WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume.
     """
     runtime = choose(request.device, request.precision)
+    cases, train_ids, validation_ids = _split(request)
     _check_out(request)
-    cases = {c.case_id: c for c in list_cases(request.data) if c.imaging and c.segmentation}
-    if not cases:
-        raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
-    train_ids, validation_ids = sorted(cases), list[str]()
-    if request.fold is not None:
-        train_ids, validation_ids = fold_split(cases, request.fold)
     prepared = prepare(
         request.data,
         request.out / "cache",
@@ -76,13 +72,36 @@ def run_training(request: Request, progress: Progress) -> dict[str, Any]:
         cases=prepared,
         out=request.out,
         runtime=runtime,
-        trained_on={"dataset": request.data.name, "cases": len(train_ids), "fold": request.fold},
+        trained_on=_trained_on(request, train_ids),
         resume=request.resume,
         workers=request.workers,
         validate=make_validator(request.stage, chosen, request.config, runtime, _others(request)) if chosen else None,
         on_step=progress.on_step,
     )
     return train(run)
+
+
+def _split(request: Request) -> tuple[dict[str, KitsCase], list[str], list[str]]:
+    """The usable cases, and the ids of those that train and those that validate.
+
+    Folds are drawn over all cases with labels, as ``renalseg evaluate --fold`` does; one without its image is left out.
+    """
+    labelled = {c.case_id: c for c in list_cases(request.data) if c.segmentation}
+    cases = {case_id: c for case_id, c in labelled.items() if c.imaging}
+    if not cases:
+        raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    train_ids, validation_ids = sorted(cases), list[str]()
+    if request.fold is not None:
+        train_ids, validation_ids = fold_split(labelled, request.fold)
+    return cases, [i for i in train_ids if i in cases], [i for i in validation_ids if i in cases]
+
+
+def _trained_on(request: Request, train_ids: list[str]) -> dict[str, Any]:
+    """What the manifest says about the data; its hash also guards against resuming on other cases."""
+    ids = hashlib.sha256("\n".join(train_ids).encode()).hexdigest()[:16]
+    seed = request.config.training[request.stage].seed
+    name = request.data.resolve().name
+    return {"dataset": name, "cases": len(train_ids), "fold": request.fold, "cases_sha256": ids, "seed": seed}
 
 
 def _check_out(request: Request) -> None:
