@@ -46,7 +46,7 @@ def test_inputs_go_by_name(ct, tmp_path):
 @pytest.mark.parametrize("second", ["a.nii.gz", "a.nii"])
 def test_two_inputs_of_one_name_are_refused(tmp_path, second):
     first = tmp_path / "a.nii.gz"
-    with pytest.raises(ConfigError, match="would both be written as .*_a; segment them separately") as caught:
+    with pytest.raises(ConfigError, match=r"would both be written as .*_a; segment them separately") as caught:
         list_inputs([first, tmp_path / second])
     assert str(first) in str(caught.value)
 

@@ -133,6 +133,7 @@ def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Modul
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(file) as temporary:
         save_file(tensors, temporary, metadata={"renalseg": __version__, "stage": stage})
+        temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     manifest["stages"][stage] = {"file": file.name, "sha256": file_sha256(file), "trained_on": trained_on}
     write_text(config.to_yaml(), path / "config.yaml")
     known = {"config_sha256": file_sha256(path / "config.yaml"), "preset": config.name}
