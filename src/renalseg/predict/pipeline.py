@@ -97,7 +97,7 @@ def segment_volume(
             labels[box.slices] = inside
             kept, dropped = _shifted(kept, box), _shifted(dropped, box)
             record.drop("clean", dropped)
-    _warn(record, volume, labels, box, kept)
+    _warn(record, labels, kept)
     record.timings_s["total"] = round(time.perf_counter() - started, 4)
     return Segmentation(
         replace(volume, array=labels), _summary(volume, labels, box, kept, record, config, runtime, mirror)
@@ -155,7 +155,7 @@ def _shifted(components: list[Component], box: Box) -> list[Component]:
     return [replace(c, centre=(c.centre[0] + z, c.centre[1] + y, c.centre[2] + x)) for c in components]
 
 
-def _warn(record: _Record, volume: Volume, labels: NDArray[np.uint8], box: Box | None, kept: list[Component]) -> None:
+def _warn(record: _Record, labels: NDArray[np.uint8], kept: list[Component]) -> None:
     """Adds warnings about the result itself."""
     if not kept:
         lost = sum(d["ml"] for d in record.dropped)

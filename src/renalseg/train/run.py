@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renalseg.config import Config, Stage
+from renalseg.config import STAGES, Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable
 from renalseg.io.kits import KitsCase, fold_split, list_cases
 from renalseg.model.checkpoint import open_weights
-from renalseg.model.runtime import choose
+from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models
 from renalseg.train.loop import Run, train
 from renalseg.train.prepare import prepare
@@ -75,7 +75,9 @@ def run_training(request: Request, progress: Progress) -> dict[str, Any]:
         trained_on=_trained_on(request, train_ids),
         resume=request.resume,
         workers=request.workers,
-        validate=make_validator(request.stage, chosen, request.config, runtime, _others(request)) if chosen else None,
+        validate=make_validator(request.stage, chosen, request.config, runtime, _others(request, runtime))
+        if chosen
+        else None,
         on_step=progress.on_step,
     )
     return train(run)
@@ -116,12 +118,10 @@ def _check_out(request: Request) -> None:
         )
 
 
-def _others(request: Request) -> Models:
+def _others(request: Request, runtime: Runtime) -> Models:
     """The other stages' networks for validation, if weights for the cascade were named."""
     if request.cascade is None:
         return Models()
     weights = open_weights(request.cascade)
-    runtime = choose(request.device, request.precision)
-    names: tuple[Stage, ...] = ("coarse", "kidney", "lesion")
-    loaded = {s: [runtime.place(weights.network(s))] for s in names if s != request.stage and s in weights.files}
+    loaded = {s: [runtime.place(weights.network(s))] for s in STAGES if s != request.stage and s in weights.files}
     return Models(**loaded)
