@@ -1,6 +1,7 @@
 """Writing files so that a reader never meets half of one, and errors that say what to do."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -54,6 +55,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         _remove_folders(created)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_text(text: str, path: Path) -> None:

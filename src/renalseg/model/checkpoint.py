@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from renalseg import __version__
 from renalseg.config import STAGES, Config, Stage, load_config
 from renalseg.core.errors import WeightsError
-from renalseg.io.files import atomic_path, write_json, write_text
+from renalseg.io.files import atomic_path, file_sha256, write_json, write_text
 from renalseg.model.resunet import ResUnet, build
 
 FORMAT = 1
@@ -139,9 +139,3 @@ def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Modul
     known = {"config_sha256": file_sha256(path / "config.yaml"), "preset": config.name}
     manifest |= {"format": FORMAT, "renalseg": __version__, **known}
     write_json(manifest, path / "manifest.json")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

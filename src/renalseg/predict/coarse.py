@@ -44,3 +44,12 @@ def clean_coarse(
     voxel_mm3 = volume.voxel_mm3 * volume.array.size / mask.size
     cleaned, _, dropped = drop_small(mask, voxel_mm3, 0, config.coarse.min_component_mm3)
     return cleaned, dropped
+
+
+def perfect_mask(labels: Volume, config: Config) -> torch.Tensor:
+    """What a perfect coarse network would answer, and what one learns: bool [z, y, x] at the coarse shape.
+
+    A voxel is kidney or mass where these fill half of it or more.
+    """
+    foreground = torch.from_numpy(np.ascontiguousarray(labels.array > 0))
+    return resize(foreground, config.coarse.shape) >= 0.5

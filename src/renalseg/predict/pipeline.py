@@ -20,7 +20,7 @@ from renalseg.image.components import Component
 from renalseg.image.resample import resize
 from renalseg.model.runtime import Runtime, peak_host_mb, reset_host_peak
 from renalseg.predict.clean import clean
-from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
+from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability, perfect_mask
 from renalseg.predict.compose import compose
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.roi import find_box, fine_input
@@ -108,8 +108,7 @@ def _coarse_mask(
     volume: Volume, models: Models, config: Config, runtime: Runtime, record: _Record, truth: Volume | None
 ) -> NDArray[np.bool_]:
     if not models.coarse and truth is not None:
-        share = resize(torch.from_numpy(np.ascontiguousarray(truth.array > 0)), config.coarse.shape)
-        return (share >= 0.5).numpy()
+        return perfect_mask(truth, config).numpy()
     probability = coarse_probability(coarse_input(volume, config, runtime), models.coarse, runtime)
     mask, dropped = clean_coarse(probability, volume, config)
     record.drop("coarse", dropped)

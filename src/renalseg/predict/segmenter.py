@@ -88,7 +88,13 @@ class Segmenter:
 def _grid_settings(config: Config) -> object:
     """What has to agree for probabilities to be averaged: everything but networks and training."""
     return config.model_dump(
-        exclude={"name": True, "training": True, "coarse": {"network"}, "fine": {"kidney", "lesion"}}
+        exclude={
+            "name": True,
+            "preparation": True,
+            "training": True,
+            "coarse": {"network"},
+            "fine": {"kidney", "lesion"},
+        }
     )
 
 
