@@ -67,7 +67,11 @@ def test_the_papers_numbers():
         training = PAPER.training[stage]
         assert training.batch == 4
         assert training.learning_rate == training.weight_decay == 1e-4
-        assert (training.scale, training.intensity) == ((0.6, 1.3), (0.6, 1.5))
+        changes = training.augmentation
+        assert changes.scale == (0.6, 1.3)
+        assert changes.brightness == changes.contrast == changes.gamma == (0.6, 1.5)
+        assert (changes.elastic_probability, changes.elastic_sigma) == (0.5, (3, 5))
+        assert changes.elastic_magnitude == (100, 200)
         assert training.patch == ((128, 128, 128) if stage == "coarse" else (48, 224, 384))
     assert PAPER.coarse.network.classes == PAPER.fine.kidney.classes == ("background", "kidney")
     assert PAPER.fine.lesion.classes == ("other kidney", "tumor", "cyst")
@@ -129,7 +133,7 @@ def test_every_field_enters_the_hash():
         accepted += 1
         assert config.sha256() not in seen, path
         seen.add(config.sha256())
-        decides = path[0] not in ("training", "name")
+        decides = path[0] not in ("training", "preparation", "name")
         assert (config.inference_sha256() != TINY.inference_sha256()) == decides, path
     assert accepted > 100
 

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from renalseg.config import PRESETS, STAGES, Training, load_config, preset
+from renalseg.config import PRESETS, STAGES, Augmentation, Training, load_config, preset
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.resunet import build
 from renalseg.report.describe import cost, describe
@@ -44,8 +44,9 @@ def test_the_papers_tables_2_and_3_are_printed(paper):
 
 
 def test_every_setting_has_a_source(paper):
-    for name in Training.model_fields:
-        assert re.search("paper|settled|measured", row(paper, name)[-1])
+    nested = [f"augmentation.{name}" for name in Augmentation.model_fields]
+    for name in [*(Training.model_fields.keys() - {"augmentation"}), *nested, "preparation.roi"]:
+        assert re.search(r"paper|settled|measured|et al\.|as in MONAI", row(paper, name)[-1]), name
     for name, source in (
         ("coarse.shape", "paper 2.1"),
         ("clean.min_voxels", "paper 2.3"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from renalseg.core.errors import ConfigError
 
@@ -19,6 +19,15 @@ Stage = Literal["coarse", "kidney", "lesion"]
 STAGES: tuple[Stage, ...] = ("coarse", "kidney", "lesion")
 Count = Annotated[int, Field(ge=1)]
 Size3 = tuple[Count, Count, Count]
+
+
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError("a range needs the lower limit first, both above 0")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class _Frozen(BaseModel):
@@ -104,34 +113,69 @@ class Clean(_Frozen):
     )
 
 
+class Preparation(_Frozen):
+    """How the regions that the fine stages learn from are cut."""
+
+    roi: Literal["truth", "coarse"] = Field(
+        "truth", description="box round the true kidneys, or the box that a coarse network finds; settled"
+    )
+    margin_jitter: Range = Field(
+        (0.5, 1.5), description="true box: each side's margin is multiplied by a random factor of this range; settled"
+    )
+
+
+class Augmentation(_Frozen):
+    """Random changes of a training sample (paper 3.2), drawn anew each time; a probability of 0 turns one off."""
+
+    mirror_z: float = Field(0.5, ge=0, le=1, description="probability of a mirror along z, as in testing; settled")
+    scale: Range = Field((0.6, 1.3), description="random scale range, in plane; paper 3.2")
+    scale_probability: float = Field(0.5, ge=0, le=1, description="how often scale, shift and turn apply; settled")
+    rotate_degrees: float = Field(10.0, ge=0, description="random in-plane turn, either way; settled")
+    shift: float = Field(0.05, ge=0, description="random in-plane shift, share of the size; settled")
+    depth_crop: float = Field(
+        1.0, gt=0, le=1, description="coarse stage: a random share of the scan along z, at least this, is kept; settled"
+    )
+    depth_crop_probability: float = Field(0.5, ge=0, le=1, description="how often it is cropped so; settled")
+    elastic_probability: float = Field(0.5, ge=0, le=1, description="of an elastic deformation; paper 3.2: 0.5")
+    elastic_sigma: Range = Field((3.0, 5.0), description="smoothness of the deformation in voxels; paper 3.2: 3-5")
+    elastic_magnitude: Range = Field((100.0, 200.0), description="its strength, as in MONAI; paper 3.2: 100-200")
+    brightness: Range = Field((0.6, 1.5), description="factor on the distance from the window's lower end; paper 3.2")
+    contrast: Range = Field((0.6, 1.5), description="factor on the distance from the mean; paper 3.2")
+    gamma: Range = Field((0.6, 1.5), description="power on the window's [0, 1]; paper 3.2")
+    intensity_probability: float = Field(0.5, ge=0, le=1, description="how often each of the three applies; settled")
+    lesion_intensity_probability: float = Field(
+        0.5, ge=0, le=1, description="how often each of the three applies inside tumors and cysts alone; settled"
+    )
+
+
 class Training(_Frozen):
     """Training of one stage."""
 
     patch: Size3 = Field(description="training patch (z, y, x); paper tables 2 and 3")
-    batch: int = Field(4, ge=1, description="cases a step; paper tables 2 and 3: 4")
+    batch: int = Field(4, ge=1, description="cases a step, over all processes; paper tables 2 and 3: 4")
     epochs: int = Field(ge=1, description="passes over the training cases; paper: 300 coarse, 600 fine")
     learning_rate: float = Field(1e-4, gt=0, description="initial, cosine annealed to 0; paper tables 2 and 3: 1e-4")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW; paper tables 2 and 3: 1e-4")
     dice_weight: float = Field(1.0, ge=0, description="weight of the Dice loss; settled (paper 2.2: summation)")
     ce_weight: float = Field(1.0, ge=0, description="weight of the cross-entropy; settled (paper 2.2: summation)")
     class_weights: tuple[float, ...] = Field(description="weight of each class in both losses; settled")
+    hard_voxels: float = Field(
+        0.25, gt=0, le=1, description="share of the voxels, the hardest, that cross-entropy counts; 1 = off; settled"
+    )
+    hard_cases: float = Field(
+        0.2, ge=0, lt=1, description="share of the cases that an epoch leaves out, mostly easy ones; 0 = off; settled"
+    )
+    mixup_probability: float = Field(0.5, ge=0, le=1, description="of mixing a sample with another; 0 = off; settled")
+    mixup_alpha: float = Field(0.2, gt=0, description="mixing weight from Beta(alpha, alpha); settled")
     clip_norm: float = Field(12.0, gt=0, description="gradient norm is clipped to this; settled")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay a step of averaged weights, which are kept; 0 = off; settled"
+    )
+    compile: bool = Field(False, description="run the network through torch.compile; settled")
     ignore_beyond_mm: float = Field(
         5.0, ge=0, description="lesion stage: voxels farther than this from the true kidney do not count; settled"
     )
-    mirror_z: float = Field(0.5, ge=0, le=1, description="probability of a mirror along z, as in testing; settled")
-    scale: tuple[float, float] = Field((0.6, 1.3), description="random scale range, in plane; paper 3.2")
-    scale_probability: float = Field(0.5, ge=0, le=1, description="how often scale, shift and turn apply; settled")
-    rotate_degrees: float = Field(10.0, ge=0, description="random in-plane turn, either way; settled")
-    shift: float = Field(0.05, ge=0, description="random in-plane shift, share of the size; settled")
-    depth_crop: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="coarse stage: half of the samples keep a random share of the scan along z, at least this; settled",
-    )
-    intensity: tuple[float, float] = Field((0.6, 1.5), description="brightness, contrast, gamma factors; paper 3.2")
-    intensity_probability: float = Field(0.5, ge=0, le=1, description="how often each of the three applies; settled")
+    augmentation: Augmentation = Augmentation()
     validate_every: int = Field(10, ge=1, description="epochs between validations through the cascade; settled")
     seed: int = Field(12345, description="of initialisation, order and augmentation; settled")
 
@@ -144,6 +188,7 @@ class Config(_Frozen):
     coarse: Coarse
     fine: Fine
     clean: Clean
+    preparation: Preparation = Preparation()
     training: dict[Stage, Training]
 
     @model_validator(mode="after")
@@ -172,8 +217,8 @@ class Config(_Frozen):
         return _sha256(self.model_dump(mode="json"))
 
     def inference_sha256(self) -> str:
-        """Content hash of all that decides a prediction: everything but the training protocol."""
-        return _sha256(self.model_dump(mode="json", exclude={"training", "name"}))
+        """Content hash of all that decides a prediction: everything but preparation and training."""
+        return _sha256(self.model_dump(mode="json", exclude={"training", "preparation", "name"}))
 
     def to_yaml(self) -> str:
         """The settings as YAML text that ``load_config`` reads back."""
@@ -269,7 +314,7 @@ LIGHT = Config(
     fine=Fine(in_plane=(224, 384), kidney=_fine((16, 24, 32, 64), _KIDNEY), lesion=_fine((16, 24, 32, 64), _LESION)),
     clean=Clean(min_mm3=20000.0),
     training={
-        "coarse": _training((96, 96, 96), 300, 2, depth_crop=0.2),
+        "coarse": _training((96, 96, 96), 300, 2, augmentation=Augmentation(depth_crop=0.2)),
         "kidney": _training((48, 224, 384), 600, 2),
         "lesion": _training((48, 224, 384), 600, 3),
     },
@@ -282,7 +327,9 @@ TINY = Config(
     fine=Fine(in_plane=(112, 192), kidney=_fine((16, 24, 32, 48), _KIDNEY), lesion=_fine((16, 24, 32, 48), _LESION)),
     clean=Clean(min_mm3=20000.0),
     training={
-        "coarse": _training((48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, depth_crop=0.2),
+        "coarse": _training(
+            (48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, augmentation=Augmentation(depth_crop=0.2)
+        ),
         "kidney": _training((16, 112, 192), 60, 2, learning_rate=2e-3, batch=2),
         "lesion": _training((16, 112, 192), 60, 3, learning_rate=2e-3, batch=2),
     },

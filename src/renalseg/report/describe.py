@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from renalseg.config import STAGES, Config, Stage
+from renalseg.config import STAGES, Config, Network, Stage
 from renalseg.model.checkpoint import Weights
 from renalseg.model.resunet import ResUnet, build
 
@@ -115,10 +115,24 @@ def _protocol(config: Config, stages: tuple[Stage, ...], number: int) -> Table:
         table.add_column(column)
     table.add_row("initialisation", *("He normal" for _ in stages), "paper table 2")
     table.add_row("optimiser, schedule", *("AdamW, cosine annealing" for _ in stages), "paper tables 2 and 3")
-    for name, field in type(config.training[stages[0]]).model_fields.items():
-        values = (_show(getattr(config.training[s], name)) for s in stages)
-        table.add_row(name, *values, field.description or "")
+    columns = [_flat(config.training[stage]) for stage in stages]
+    for name, (_, source) in columns[0].items():
+        table.add_row(name, *(_show(column[name][0]) for column in columns), source)
     return table
+
+
+def _flat(model: BaseModel, prefix: str = "") -> dict[str, tuple[object, str]]:
+    """Value and source of every setting of a model and of the models in it, by dotted name; networks are left out."""
+    found: dict[str, tuple[object, str]] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Network):
+            continue
+        if isinstance(value, BaseModel):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value, field.description or ""
+    return found
 
 
 def _cascade(config: Config) -> Table:
@@ -130,12 +144,11 @@ def _cascade(config: Config) -> Table:
         "coarse": config.coarse,
         "fine": config.fine,
         "clean": config.clean,
+        "preparation": config.preparation,
     }
     for part, model in parts.items():
-        for name, field in type(model).model_fields.items():
-            value = getattr(model, name)
-            if not isinstance(value, BaseModel):
-                table.add_row(f"{part}.{name}", _show(value), field.description or "")
+        for name, (value, source) in _flat(model, f"{part}.").items():
+            table.add_row(name, _show(value), source)
     return table
 
 
