@@ -1,0 +1,54 @@
+"""The command that shows what training does to its samples: augment-preview."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from renalseg.cli.common import Preset, StageName, app, configuration
+
+if TYPE_CHECKING:
+    from renalseg.io.kits import KitsCase
+
+
+@app.command()
+def augment_preview(
+    data: Annotated[Path, typer.Option(help="dataset in KiTS23 layout")],
+    out: Annotated[Path, typer.Option(help="PNG file to write")],
+    case: Annotated[str | None, typer.Option(help="which case; the first with labels where none is named")] = None,
+    stage: Annotated[StageName, typer.Option(help="whose grid and settings")] = StageName.lesion,
+    preset: Preset = None,
+    config: Annotated[Path | None, typer.Option(help="configuration file instead of a preset")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of all draws")] = 0,
+) -> None:
+    """Draw one training sample, each augmentation alone, and all together."""
+    from renalseg.io.kits import read_case
+    from renalseg.report.augment_sheet import augment_sheet
+    from renalseg.train.augment.preview import most_shown, versions
+    from renalseg.train.prepare import coarse_arrays, fine_arrays
+
+    settings = configuration(preset, config)
+    training = settings.training[stage.value]
+    chosen = _choose(data, case)
+    ct, truth = read_case(chosen)
+    image, labels = (coarse_arrays if stage is StageName.coarse else fine_arrays)(ct, truth, settings)
+    start, stop = most_shown(labels, training.patch[0])
+    panels = versions(image[start:stop], labels[start:stop], training.augmentation, seed)
+    subtitle = (
+        f"{chosen.case_id} · {stage.value} stage, {settings.name} · {' x '.join(map(str, image[start:stop].shape))}"
+    )
+    title = "Training augmentation: each operation alone, then all together"
+    augment_sheet(panels, out, title, settings.intensity.clip_hu, f"{subtitle} voxels (z, y, x) · seed {seed}")
+    print(out)
+
+
+def _choose(data: Path, case_id: str | None) -> "KitsCase":
+    from renalseg.core.errors import InputError
+    from renalseg.io.kits import list_cases
+
+    cases = [c for c in list_cases(data) if c.imaging and c.segmentation]
+    found = [c for c in cases if case_id in (None, c.case_id)]
+    if not found:
+        what = "case with image and labels" if case_id is None else f"case {case_id} with image and labels"
+        raise InputError(f"{data} holds no {what}; check the id or the dataset folder.")
+    return found[0]

@@ -1,0 +1,58 @@
+"""Versions of one sample to look at: each operation alone, then all together as in training."""
+
+from collections.abc import Iterator
+from itertools import count, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from renalseg.config import Augmentation
+from renalseg.core.labels import CYST, KIDNEY, TUMOR
+from renalseg.train.augment import OPERATIONS, augment, only
+
+Version = tuple[str, NDArray[np.float32], NDArray[np.uint8]]
+
+TRIES = 16
+"""Draws after which an operation that changed nothing is left out: it is turned off, or there is no lesion."""
+
+
+def versions(
+    image: NDArray[np.floating],
+    labels: NDArray[np.uint8],
+    config: Augmentation,
+    seed: int = 0,
+    alone: int = 2,
+    together: int = 6,
+) -> Iterator[Version]:
+    """The sample itself, each operation alone, and all together: (title, image float32, labels uint8), one at a time.
+
+    Args:
+        image: [z, y, x] in [-1, 1].
+        labels: uint8 [z, y, x], as ``augment`` takes them.
+        config: the settings; operations that they turn off are left out.
+        seed: of all draws.
+        alone: draws of each operation; a mirror has nothing to draw and comes once.
+        together: draws with the settings as they are.
+    """
+    given, truth = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(labels.astype(np.uint8))
+    yield "original", given.numpy(), truth.numpy()
+    for place, name in enumerate(OPERATIONS):
+        drawn = (augment(given, truth, only(name, config), np.random.default_rng([seed, place, i])) for i in count())
+        tried = islice(drawn, TRIES)
+        changed = (pair for pair in tried if not (torch.equal(pair[0], given) and torch.equal(pair[1], truth)))
+        for moved, moved_labels in islice(changed, 1 if name == "mirror" else alone):
+            yield name, moved.numpy(), moved_labels.numpy()
+    for i in range(together):
+        moved, moved_labels = augment(given, truth, config, np.random.default_rng([seed, len(OPERATIONS), i]))
+        yield "all together", moved.numpy(), moved_labels.numpy()
+
+
+def most_shown(labels: NDArray[np.uint8], depth: int) -> tuple[int, int]:
+    """The run of ``depth`` slices, or all where there are fewer, about the slice with most lesion, else most kidney."""
+    areas = ((labels == TUMOR) | (labels == CYST)).sum(axis=(1, 2))
+    if not areas.any():
+        areas = (labels == KIDNEY).sum(axis=(1, 2))
+    middle = int(areas.argmax()) if areas.any() else len(labels) // 2
+    start = min(max(middle - depth // 2, 0), max(len(labels) - depth, 0))
+    return start, min(start + depth, len(labels))
