@@ -1,74 +1,131 @@
-"""Renders what the weights that ship with renalseg learn from: phantoms from KiTS23 label maps and procedural ones.
+"""Makes the weights that ship with renalseg: renders CT phantoms, resamples them, trains the three networks.
 
-    python recipes/packaged_weights.py --labels KITS23_LABELS --out DATA
-    renalseg train coarse --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
-    renalseg train kidney --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
-    renalseg train lesion --data DATA --out RUN --config src/renalseg/weights/default/config.yaml
+    python recipes/packaged_weights.py render --labels KITS23_LABELS --out RUN
+    python recipes/packaged_weights.py train coarse --out RUN
+    python recipes/packaged_weights.py train kidney --out RUN
+    python recipes/packaged_weights.py train lesion --out RUN
 
-Label maps of fold 0, drawn over the maps given, are never used, so they stay unseen. Every second voxel in plane, and
-slices of about 3 mm, are enough for the preset's grid and keep rendering short.
+RUN is then a weights folder. The kidneys, tumors and cysts of part of the phantoms have the shapes of KiTS23 label
+maps; those of fold 0, drawn over the maps given, are never used, so they stay unseen. Only the small arrays that
+training reads are kept, not the CT. Everything goes on where it was interrupted.
 """
 
 import argparse
 import json
+import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from renalseg.core.volume import Grid, Volume
+from renalseg.config import STAGES, Config, Stage, load_config
+from renalseg.io.files import write_json
 from renalseg.io.kits import fold_split, list_cases, read_labels
-from renalseg.io.nifti import write_nifti
+from renalseg.model.runtime import choose
 from renalseg.phantom.case import render_case
+from renalseg.train.cache import GRIDS, GridName, Prepared, cached, grid_of
+from renalseg.train.loop import Run, train
+from renalseg.train.prepare import coarse_arrays, fine_arrays
 
-SEED = 20261123
-FROM_LABELS, PROCEDURAL = 60, 40
-MIN_SLICE_MM, MAX_SLICES = 2.4, 130
-NO_KIDNEYS = 0.15
-
-
-def thin_out(labels: Volume) -> Volume:
-    """Every second voxel in plane, and as few slices as keep them under about ``2 * MIN_SLICE_MM``."""
-    step = (max(1, int(MIN_SLICE_MM / labels.spacing_mm[0] + 0.5)), 2, 2)
-    array = np.ascontiguousarray(labels.array[:: step[0], :: step[1], :: step[2]])
-    affine = labels.affine @ np.diag([*(float(s) for s in step), 1.0])
-    shape = (array.shape[0], array.shape[1], array.shape[2])
-    return Volume.from_stored(array, Grid(shape, affine), labels.name)
+SEED = 20261124
+DRAWN, COARSE_ONLY = 130, 300
+NO_KIDNEYS = 0.08
+CONFIG = Path(__file__).parents[1] / "src" / "renalseg" / "weights" / "default" / "config.yaml"
 
 
-def render(job: tuple[int, Path | None, Path]) -> str:
-    """Renders one case; a finished one is kept."""
-    index, labels, out = job
-    folder = out / f"case_{index:05d}"
-    if not (folder / "meta.json").exists():
-        if labels is not None:
-            ct, truth, meta = render_case(SEED + index, labels=thin_out(read_labels(labels)))
-        else:
-            generator = np.random.default_rng([SEED, index])
-            kidneys = "none" if generator.random() < NO_KIDNEYS else "both"
-            ct, truth, meta = render_case(SEED + index, in_plane=256, max_slices=MAX_SLICES, kidneys=kidneys)
-        write_nifti(ct, folder / "imaging.nii.gz")
-        write_nifti(truth, folder / "segmentation.nii.gz")
-        (folder / "meta.json").write_text(json.dumps(meta | {"labels": labels and labels.parent.name}, default=str))
-    return folder.name
+@dataclass(frozen=True)
+class Job:
+    """One phantom: its name, its seed, the label map if its kidneys are given, and what it is for."""
+
+    name: str
+    seed: tuple[int, int]
+    labels: Path | None
+    grids: tuple[GridName, ...]
 
 
-def render_all(labels: Path, out: Path, workers: int) -> None:
-    """Renders the training cohort."""
+def jobs(labels: Path) -> list[Job]:
+    """All phantoms: drawn ones, one for each label map outside fold 0, and small drawn ones for the coarse stage."""
     maps = {c.case_id: c.segmentation for c in list_cases(labels)}
-    train, _ = fold_split(list(maps), 0)
-    chosen = [maps[i] for i in train][:FROM_LABELS]
-    jobs = [(i, m, out) for i, m in enumerate(chosen)] + [(1000 + i, None, out) for i in range(PROCEDURAL)]
-    order = np.random.default_rng(SEED).permutation(len(jobs))
+    train_ids, _ = fold_split(list(maps), 0)
+    given = [Job(f"kits_{i}", (SEED, 10_000 + n), maps[i], GRIDS) for n, i in enumerate(train_ids)]
+    drawn = [Job(f"drawn_{n:03d}", (SEED, n), None, GRIDS) for n in range(DRAWN)]
+    small = [Job(f"small_{n:03d}", (SEED, 20_000 + n), None, ("coarse",)) for n in range(COARSE_ONLY)]
+    order = np.random.default_rng(SEED).permutation(len(given) + len(drawn))
+    return [(given + drawn)[i] for i in order] + small
+
+
+def render(job: Job, cache: Path, config: Config) -> str:
+    """Renders one phantom and keeps its arrays; a finished one is not done again."""
+    todo = {grid: prepared for grid in job.grids if not (prepared := cached(cache, grid, job.name)).exists()}
+    if not todo:
+        return job.name
+    torch.set_num_threads(1)
+    make: Callable[..., tuple] = partial(render_case, job.seed)
+    if job.labels is not None:
+        ct, truth, _ = make(labels=read_labels(job.labels))
+    else:
+        kidneys = "none" if np.random.default_rng([*job.seed, 1]).random() < NO_KIDNEYS else "both"
+        small = {"in_plane": 192, "max_slices": 90} if job.grids == ("coarse",) else {}
+        ct, truth, _ = make(kidneys=kidneys, **small)
+    ct = replace(ct, name=job.name)  # the jitter of the training box is drawn from the name
+    for grid, prepared in todo.items():
+        arrays = coarse_arrays if grid == "coarse" else fine_arrays
+        prepared.write(*arrays(ct, truth, config))
+    return job.name
+
+
+def render_all(labels: Path, out: Path, config: Config, workers: int) -> None:
+    """Renders the training cohort."""
+    todo = jobs(labels)
     with ProcessPoolExecutor(workers) as pool:
-        for count, name in enumerate(pool.map(render, [jobs[i] for i in order]), 1):
-            print(f"{count}/{len(jobs)} {name}", flush=True)
+        for count, name in enumerate(pool.map(partial(render, cache=out / "cache", config=config), todo), 1):
+            print(f"{count}/{len(todo)} {name}", flush=True)
+
+
+def train_stage(stage: Stage, out: Path, config: Config, resume: bool) -> None:
+    """Trains one stage on all that was rendered for it."""
+    names = sorted(p.name.removesuffix("-image.npy") for p in (out / "cache" / grid_of(stage)).glob("*-image.npy"))
+    cases: list[Prepared] = [cached(out / "cache", grid_of(stage), name) for name in names]
+    kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "small")}
+    given = f"{kinds['kits']} from KiTS23 label maps (fold 0 of 122 held out)"
+    data = f"{len(names)} rendered CT phantoms: {given}, {kinds['drawn'] + kinds['small']} drawn"
+    started, last = time.time(), [0.0]
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        last[0] = 0.98 * last[0] + 0.02 * loss if step > 1 else loss
+        if step % 25 == 0:
+            print(f"{stage} {step}/{steps} loss {last[0]:.4f} {time.time() - started:.0f} s", flush=True)
+
+    trained_on = {"data": data, "seed": config.training[stage].seed}
+    result = train(Run(stage, config, cases, out, choose("auto"), trained_on, resume=resume, on_step=on_step))
+    write_json({k: v for k, v in result.items() if k != "history"}, out / stage / "result.json")
+    print(json.dumps(result["history"][-1]))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    rendering = commands.add_parser("render")
+    rendering.add_argument("--labels", type=Path, required=True)
+    rendering.add_argument("--workers", type=int, default=2)
+    training = commands.add_parser("train")
+    training.add_argument("stage", choices=STAGES)
+    training.add_argument("--resume", action="store_true")
+    for command in (rendering, training):
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--config", type=Path, default=CONFIG)
+    a = parser.parse_args()
+    config = load_config(a.config)
+    if a.command == "render":
+        render_all(a.labels, a.out, config, a.workers)
+    else:
+        train_stage(a.stage, a.out, config, a.resume)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
-    render_all(arguments.labels, arguments.out, arguments.workers)
+    main()

@@ -6,8 +6,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renalseg.train.dataset import Patches, Sample, choose_slices, group_by_shape
-from renalseg.train.prepare import IGNORE, Prepared
+from renalseg.config import Augmentation, Training
+from renalseg.train.cache import Prepared
+from renalseg.train.dataset import (
+    Batches,
+    Draw,
+    Key,
+    Patches,
+    Sample,
+    choose_slices,
+    epoch_keys,
+    finish,
+    group_by_shape,
+)
+from renalseg.train.prepare import IGNORE, RIM
 
 STAGES = ("coarse", "kidney", "lesion")
 
@@ -18,8 +30,8 @@ def cases(folder: Path, *depths: int) -> list[Prepared]:
     for i, depth in enumerate(depths):
         image = np.broadcast_to((i / 10 + np.arange(depth) / 1000)[:, None, None], (depth, 16, 24))
         np.save(folder / f"{i}-image.npy", image.astype(np.float16))
-        np.save(folder / f"{i}-target.npy", np.full((depth, 16, 24), i % 2, np.uint8))
-        made.append(Prepared(f"case_{i}", folder / f"{i}-image.npy", folder / f"{i}-target.npy"))
+        np.save(folder / f"{i}-labels.npy", np.full((depth, 16, 24), i % 2, np.uint8))
+        made.append(Prepared(f"case_{i}", folder / f"{i}-image.npy", folder / f"{i}-labels.npy"))
     return made
 
 
@@ -32,7 +44,7 @@ def cases(folder: Path, *depths: int) -> list[Prepared]:
 )
 def test_slices_lie_inside_and_are_as_many_as_asked_for_or_there(depth, patch, stage, mass, seed):
     target = np.zeros((depth, 2, 2), np.uint8)
-    target[mass % depth] = 2
+    target[mass % depth] = 3
     start, stop = choose_slices(target, patch, stage, np.random.default_rng(seed))
     assert 0 <= start < stop <= depth
     assert stop - start == min(patch, depth)
@@ -41,10 +53,11 @@ def test_slices_lie_inside_and_are_as_many_as_asked_for_or_there(depth, patch, s
 @pytest.mark.parametrize(
     ("stage", "value", "least", "most"),
     [
-        ("lesion", 1, 0.45, 0.7),
         ("lesion", 2, 0.45, 0.7),
-        ("lesion", IGNORE, 0.0, 0.2),
-        ("kidney", 1, 0.0, 0.2),
+        ("lesion", 3, 0.45, 0.7),
+        ("lesion", 1, 0.0, 0.2),
+        ("lesion", RIM, 0.0, 0.2),
+        ("kidney", 2, 0.0, 0.2),
     ],
 )
 def test_half_of_the_lesion_runs_hold_a_mass(stage, value, least, most):
@@ -59,60 +72,127 @@ def test_every_run_is_reached():
     assert {choose_slices(target, 4, "kidney", np.random.default_rng(s))[0] for s in range(50)} == {0, 1, 2}
 
 
+QUIET = Augmentation(
+    mirror_z=0.0, scale_probability=0.0, elastic_probability=0.0, intensity_probability=0.0,
+    lesion_intensity_probability=0.0,
+)  # fmt: skip
+
+
+def settings(**changes) -> Training:
+    values = {"patch": (8, 16, 24), "epochs": 1, "class_weights": (1.0, 1.0), "augmentation": QUIET, "seed": 7}
+    return Training(**(values | changes))
+
+
 def test_groups_keep_every_sample_once():
     depths = [8, 5, 8, 3, 5, 8]
-    samples = [Sample(torch.full((1, d, 2, 2), float(i)), torch.full((d, 2, 2), i)) for i, d in enumerate(depths)]
+    samples = [
+        Sample(torch.full((1, d, 2, 2), float(i)), torch.full((d, 2, 2), i), case=i) for i, d in enumerate(depths)
+    ]
     groups = group_by_shape(samples)
-    assert sorted(images.shape for images, _ in groups) == [(1, 1, 3, 2, 2), (2, 1, 5, 2, 2), (3, 1, 8, 2, 2)]
-    seen = []
-    for images, targets in groups:
-        assert images.shape[2:] == targets.shape[1:]
-        assert torch.equal(images[:, 0].long(), targets)
-        seen += targets[:, 0, 0, 0].tolist()
-    assert sorted(seen) == list(range(6))
+    assert sorted(len(group) for group in groups) == [1, 2, 3]
+    assert all(len({s.image.shape for s in group}) == 1 for group in groups)
+    assert sorted(s.case for group in groups for s in group) == list(range(6))
 
 
-def test_the_order_follows_from_seed_and_epoch_alone(make_config, tmp_path):
-    prepared = cases(tmp_path, *[4] * 8)
-    config = make_config().training["kidney"]
-    orders = []
-    for epochs, seed in (([0, 1, 2], 7), ([2], 7), ([3], 7), ([2], 8)):
-        patches = Patches(prepared, "kidney", config.model_copy(update={"seed": seed}))
-        for epoch in epochs:
-            patches.set_epoch(epoch)
-        assert sorted(patches.order) == list(range(8))
-        orders.append(patches.order)
-    assert orders[0] == orders[1]
-    assert orders[2] != orders[0] != orders[3]
+def test_mixup_takes_another_case_with_its_probability_and_weight():
+    order = list(range(400))[::-1]
+    assert all(k.partner is None and k.weight == 1 for k in epoch_keys(order, 0, settings(mixup_probability=0.0)))
+    keys = epoch_keys(order, 0, settings(mixup_probability=0.5, mixup_alpha=0.2))
+    mixed = [k for k in keys if k.partner is not None]
+    assert [k.case for k in keys] == order
+    assert 0.4 < len(mixed) / len(keys) < 0.6
+    assert all(k.partner in order and k.partner != k.case for k in mixed)
+    weights = np.array([k.weight for k in mixed])
+    assert weights.min() >= 0.5
+    assert weights.max() <= 1
+    folded = np.random.default_rng(0).beta(0.2, 0.2, 100_000)
+    assert weights.mean() == pytest.approx(np.maximum(folded, 1 - folded).mean(), abs=0.04)
+    nearly_even = epoch_keys(order, 0, settings(mixup_probability=1.0, mixup_alpha=1000.0))
+    assert np.mean([k.weight for k in nearly_even]) < 0.53
+    assert epoch_keys(order, 1, settings(mixup_probability=0.5)) != keys
+    assert epoch_keys([3], 0, settings(mixup_probability=1.0)) == [Key(0, 0, 3)]
 
 
-def test_a_sample_follows_from_seed_epoch_and_position_alone(make_config, tmp_path):
+def test_a_mixed_sample_is_the_weighted_mean_of_image_and_targets(tmp_path):
+    patches = Patches(cases(tmp_path, 8, 8, 8), "kidney", settings())
+    first, second = patches[Key(0, 0, 0)], patches[Key(0, 0, 1)]
+    mixed = patches[Key(0, 0, 0, partner=1, weight=0.75)]
+    torch.testing.assert_close(mixed.image, 0.75 * first.image + 0.25 * second.image)
+    assert torch.equal(mixed.target, first.target)
+    assert torch.equal(mixed.other, second.target)
+    assert (mixed.weight, mixed.case) == (0.75, 0)
+
+
+@pytest.mark.parametrize(("own", "partner"), [(20, 3), (3, 20)])
+def test_mixing_regions_of_unlike_depth_cuts_and_never_pads(own, partner, tmp_path):
+    patches = Patches(cases(tmp_path, own, partner), "kidney", settings())
+    mixed = patches[Key(0, 0, 0, partner=1, weight=0.5)]
+    assert mixed.image.shape == (1, 3, 16, 24)
+    assert mixed.target.shape == mixed.other.shape == (3, 16, 24)
+    steps = mixed.image[0, :, 0, 0].diff()  # both images rise by 0.001 a slice, so their mean does
+    torch.testing.assert_close(steps, torch.full((2,), 0.001), atol=2e-4, rtol=0)
+
+
+def test_finishing_on_the_device_equals_finishing_in_the_loader(tmp_path):
+    made = cases(tmp_path, 20, 12)
+    config = settings(augmentation=Augmentation())
+    here, there = (Patches(made, "lesion", config, augmented=augmented) for augmented in (True, False))
+    key = Key(2, 5, 0, partner=1, weight=0.6)
+    drawn = there[key]
+    assert isinstance(drawn, Draw)
+    expected, found = here[key], finish(drawn, "lesion", config, torch.device("cpu"))
+    assert torch.equal(expected.image, found.image)
+    assert torch.equal(expected.target, found.target)
+    assert torch.equal(expected.other, found.other)
+
+
+@given(n=st.integers(1, 23), batch=st.integers(1, 6), size=st.integers(1, 4))
+def test_the_processes_share_each_batch_and_no_case_is_seen_twice(n, batch, size):
+    keys = epoch_keys(list(range(n)), 0, settings(mixup_probability=0.0))
+    parts = []
+    for rank in range(size):
+        batches = Batches(batch, rank, size)
+        batches.keys = keys
+        parts.append(list(batches))
+        assert len(parts[-1]) == len(batches) == -(-n // batch)
+    assert sorted(k.case for part in parts for step in part for k in step) == list(range(n))
+    whole = Batches(batch)
+    whole.keys = keys
+    for step, expected in enumerate(whole):
+        shared = [k for part in parts for k in part[step]]
+        assert sorted(shared, key=lambda k: k.position) == expected
+
+
+def test_a_sample_follows_from_its_key_alone(make_config, tmp_path):
     prepared = cases(tmp_path, 20, 20, 20)
     first, second = (Patches(prepared, "kidney", make_config().training["kidney"]) for _ in range(2))
-    first.set_epoch(5)
-    second.set_epoch(5)
-    forwards, backwards = [first[i] for i in range(3)], [second[i] for i in (2, 1, 0)][::-1]
+    keys = [Key(5, i, i) for i in range(3)]
+    forwards, backwards = [first[k] for k in keys], [second[k] for k in keys[::-1]][::-1]
     for a, b in zip(forwards, backwards, strict=True):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.target, b.target)
-    first.set_epoch(6)
-    assert not all(torch.equal(first[i].image, forwards[i].image) for i in range(3))
+    assert not all(torch.equal(first[Key(6, i, i)].image, forwards[i].image) for i in range(3))
 
 
 def test_a_short_region_is_never_padded(make_config, tmp_path):
     patches = Patches(cases(tmp_path, 3, 20), "kidney", make_config().training["kidney"])
-    patches.set_epoch(0)
-    assert len(patches) == 2
-    assert sorted(sample.image.shape[1] for sample in (patches[0], patches[1])) == [3, 8]
-    for sample in (patches[0], patches[1]):
+    for case, depth in ((0, 3), (1, 8)):
+        sample = patches[Key(0, 0, case)]
+        assert sample.image.shape == (1, depth, 16, 24)
         assert sample.image.dtype == torch.float32
-        assert sample.target.dtype == torch.int64
+        assert sample.target.dtype == torch.uint8
         assert sample.image.shape[1:] == sample.target.shape
 
 
-def test_slices_follow_one_another(make_config, tmp_path):
-    config = make_config(mirror_z=0.0, scale_probability=0.0, intensity_probability=0.0).training["kidney"]
-    patches = Patches(cases(tmp_path, 20), "kidney", config)
-    patches.set_epoch(0)
-    steps = patches[0].image[0, :, 0, 0].diff()
+def test_slices_follow_one_another(tmp_path):
+    steps = Patches(cases(tmp_path, 20), "kidney", settings())[Key(0, 0, 0)].image[0, :, 0, 0].diff()
     torch.testing.assert_close(steps, torch.full((7,), 0.001), atol=2e-4, rtol=0)
+
+
+def test_targets_of_each_stage(tmp_path):
+    made = cases(tmp_path, 8)
+    labels = np.resize(np.array([0, 1, 2, 3, RIM], np.uint8), (8, 16, 24))
+    np.save(made[0].labels, labels)
+    for stage, table in {"kidney": [0, 1, 1, 1, 0], "coarse": [0, 1, 1, 1, 0], "lesion": [IGNORE, 0, 1, 2, 0]}.items():
+        found = Patches(made, stage, settings())[Key(0, 0, 0)].target.numpy()
+        np.testing.assert_array_equal(found, np.array(table, np.uint8)[labels])

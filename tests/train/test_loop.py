@@ -1,21 +1,28 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from renalseg.config import STAGES
+from renalseg.config import STAGES, Augmentation
 from renalseg.core.errors import ConfigError, InputError, RenalsegError, WeightsError
 from renalseg.io.kits import list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime
+from renalseg.train.cache import GRIDS, grid_of, prepare, write_index
 from renalseg.train.loop import Run, cosine, train
-from renalseg.train.prepare import prepare
-from renalseg.train.run import Progress, Request, run_training
+from renalseg.train.parallel import World
+from renalseg.train.run import Hooks, Request, run_training
 
 CPU = Runtime(torch.device("cpu"), "fp32")
-QUIET = Progress(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 
 
 class Stop(Exception):
@@ -28,7 +35,7 @@ def request(stage, dataset, out, config, **changes):
 
 def make_run(stage, dataset, out, config, cases=1, **changes):
     ids = [case.case_id for case in list_cases(dataset)][:cases]
-    prepared = prepare(dataset, out / "cache", stage, config, ids)
+    prepared = prepare(dataset, out / "cache", [grid_of(stage)], config, ids)[grid_of(stage)]
     return Run(stage, config, prepared, out, CPU, {"dataset": "test"}, **changes)
 
 
@@ -47,7 +54,7 @@ def test_cosine_goes_from_the_initial_rate_to_0():
 def test_a_resumed_run_ends_bit_equal_to_one_that_was_never_interrupted(stage, dataset, make_config, tmp_path):
     config = make_config()
     steps = []
-    straight = Progress(lambda *_: None, lambda *step: steps.append(step))
+    straight = Hooks(on_step=lambda *step: steps.append(step))
     run_training(request(stage, dataset, tmp_path / "straight", config), straight)
     assert [(step, total) for step, total, _ in steps] == [(i, 8) for i in range(1, 9)]
 
@@ -57,7 +64,7 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_was_never_interrupted(stage, d
 
     out = tmp_path / "resumed"
     with pytest.raises(Stop):
-        run_training(request(stage, dataset, out, config), Progress(lambda *_: None, cut))
+        run_training(request(stage, dataset, out, config), Hooks(on_step=cut))
     assert len(metrics(out, stage)) == 2
     torch.manual_seed(99)  # a fresh process has another random state
     resumed = run_training(request(stage, dataset, out, config, resume=True), QUIET)
@@ -90,8 +97,14 @@ def test_resuming_a_finished_run_changes_nothing(dataset, make_config, tmp_path)
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_learns_one_case_by_heart(stage, dataset, make_config, tmp_path):
-    quiet = {"mirror_z": 0.0, "scale_probability": 0.0, "intensity_probability": 0.0}
-    config = make_config(epochs=15, batch=1, learning_rate=2e-2, **quiet)
+    quiet = Augmentation(
+        mirror_z=0.0,
+        scale_probability=0.0,
+        elastic_probability=0.0,
+        intensity_probability=0.0,
+        lesion_intensity_probability=0.0,
+    )
+    config = make_config(epochs=15, batch=1, learning_rate=2e-2, augmentation=quiet)
     losses = [m["loss"] for m in train(make_run(stage, dataset, tmp_path, config))["history"]]
     assert len(losses) == 15
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
@@ -99,7 +112,10 @@ def test_learns_one_case_by_heart(stage, dataset, make_config, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(dataset, make_config, tmp_path, monkeypatch):
     monkeypatch.setattr("renalseg.train.loop.dice_ce", lambda logits, *_: logits.mean((1, 2, 3, 4)) * float("nan"))
-    with pytest.raises(RenalsegError, match=r"kidney: the loss is nan at step 0; lower the learning rate"):
+    with pytest.raises(
+        RenalsegError,
+        match=r"kidney: the loss is nan at step 0 in case_00000; look at that case, lower the learning rate",
+    ):
         train(make_run("kidney", dataset, tmp_path, make_config()))
     assert not (tmp_path / "kidney.safetensors").exists()
     assert not (tmp_path / "kidney").exists()
@@ -107,9 +123,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset, make_config, tmp_path,
 
 def test_regions_of_different_depth_share_a_step(dataset, make_config, tmp_path):
     run = make_run("kidney", dataset, tmp_path, make_config(epochs=1, batch=3), cases=3)
-    image, target = (np.array(a) for a in run.cases[0].load())
-    np.save(run.cases[0].image, image[:5])
-    np.save(run.cases[0].target, target[:5])
+    image, labels = (np.array(a) for a in run.cases[0].load())
+    run.cases[0].write(image[:5], labels[:5])
     assert np.isfinite(train(run)["history"][0]["loss"])
 
 
@@ -163,7 +178,7 @@ def test_weights_of_another_configuration_are_refused_before_any_work(dataset, m
         raise AssertionError("work was begun")
 
     with pytest.raises(RenalsegError, match="another configuration"):
-        run_training(request("kidney", dataset, tmp_path, make_config(epochs=2)), Progress(refuse, refuse))
+        run_training(request("kidney", dataset, tmp_path, make_config(epochs=2)), Hooks(refuse, refuse))
 
 
 def test_a_dataset_without_labels_is_refused(dataset, make_config, tmp_path):
@@ -172,3 +187,135 @@ def test_a_dataset_without_labels_is_refused(dataset, make_config, tmp_path):
     (folder / "imaging.nii.gz").write_bytes((dataset / "case_00000" / "imaging.nii.gz").read_bytes())
     with pytest.raises(InputError, match="no case with"):
         run_training(request("coarse", tmp_path / "data", tmp_path / "out", make_config()), QUIET)
+
+
+def command(stage, dataset, out, config, *more):
+    """The command line of a run, as a list."""
+    path = out.parent / "config.yaml"
+    path.write_text(config.to_yaml())
+    options = ["--data", dataset, "--out", out, "--config", path, "--device", "cpu", "--precision", "fp32", *more]
+    return ["-m", "renalseg", "train", stage, *(str(option) for option in options)]
+
+
+def alone(**changes):
+    """The environment of a fresh process that computes on one thread, so that sums have one order."""
+    return os.environ | {"OMP_NUM_THREADS": "1"} | changes
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, write_dataset, make_config, tmp_path):
+    data = write_dataset(tmp_path / "data", 7)
+    config = make_config(epochs=4, mixup_probability=0.7, hard_cases=0.3, hard_voxels=0.3, ema=0.9)
+    config = config.model_copy(
+        update={"training": {k: v.model_copy(update={"batch": 1}) for k, v in config.training.items()}}
+    )
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run([sys.executable, *command(stage, data, straight, config, "--workers", 1)], check=True, env=alone())
+    run = [sys.executable, *command(stage, data, killed, config, "--workers", 1)]
+    process = subprocess.Popen(run, env=alone(), start_new_session=True)
+    log = killed / stage / "metrics.jsonl"
+    while not log.exists() and process.poll() is None:  # killed in or after its second epoch, before its last one ends
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 1 <= len(log.read_text().splitlines()) < 4
+    subprocess.run([*run, "--resume"], check=True, env=alone())
+    for name in (f"{stage}.safetensors", f"{stage}/last.safetensors"):
+        expected, found = (load_file(folder / name) for folder in (straight, killed))
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            assert torch.equal(found[key], value), key
+    for key in ("epoch", "lr", "loss"):
+        assert [m[key] for m in metrics(killed, stage)] == [m[key] for m in metrics(straight, stage)]
+
+
+@pytest.mark.parametrize("stage", ["coarse", "lesion"])
+def test_two_processes_equal_one_and_either_resumes_the_other(stage, write_dataset, make_config, tmp_path):
+    data = write_dataset(tmp_path / "data", 9)
+    config = make_config(epochs=4, batch=2, mixup_probability=0.5, hard_cases=0.0, validate_every=2)
+    one, two, mixed = (tmp_path / name for name in ("one", "two", "mixed"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["--fold", 0, "--validation-cases", 2]
+    subprocess.run([sys.executable, *command(stage, data, one, config, *options)], check=True, env=alone())
+    subprocess.run([*torchrun, *command(stage, data, two, config, *options)], check=True, env=alone())
+    assert metrics(one, stage)[-1]["epoch"] == 4  # 7 cases, batches of 2: 16 steps, in each epoch one of a single case
+    expected, found = (load_file(folder / stage / "last.safetensors") for folder in (one, two))
+    for key, value in expected.items():
+        if key.startswith("network."):
+            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=0)
+    for name in ("loss", "dice_kidney", "box_coverage"):
+        pairs = [(a.get(name), b.get(name)) for a, b in zip(metrics(one, stage), metrics(two, stage), strict=True)]
+        assert all(a == b or abs(a - b) < 1e-4 for a, b in pairs), (name, pairs)
+    process = subprocess.Popen(
+        [*torchrun, *command(stage, data, mixed, config, *options)], env=alone(), start_new_session=True
+    )
+    while not (mixed / stage / "last.safetensors").exists() and process.poll() is None:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(
+        [sys.executable, *command(stage, data, mixed, config, *options, "--resume")], check=True, env=alone()
+    )
+    again = load_file(mixed / stage / "last.safetensors")
+    for key, value in expected.items():
+        if key.startswith("network."):
+            torch.testing.assert_close(again[key], value, atol=1e-5, rtol=0)
+
+
+def test_more_processes_than_a_batch_holds_are_refused(dataset, make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("renalseg.train.run.join", lambda device: nullcontext((World(0, 3), device)))
+    with pytest.raises(ConfigError, match="3 processes cannot share a batch of 2"):
+        run_training(request("coarse", dataset, tmp_path / "out", make_config()), QUIET)
+
+
+def test_averaged_weights_are_kept_and_scored(dataset, make_config, tmp_path):
+    seen = []
+
+    def validate(network):
+        seen.append({k: v.clone() for k, v in network.state_dict().items()})
+        return {"score": 1.0}
+
+    config = make_config(epochs=2, ema=0.5, validate_every=2)
+    train(make_run("coarse", dataset, tmp_path, config, cases=3, validate=validate))
+    kept, last = load_file(tmp_path / "coarse.safetensors"), load_file(tmp_path / "coarse" / "last.safetensors")
+    for key, value in kept.items():
+        assert torch.equal(value, seen[0][key])
+        assert torch.equal(value, last[f"average.{key}"])
+    assert not all(torch.equal(value, last[f"network.{key}"]) for key, value in kept.items())
+
+
+def test_hard_cases_are_seen_in_more_epochs(dataset, make_config, tmp_path):
+    config = make_config(epochs=6, batch=1, hard_cases=0.4, mixup_probability=0.0)
+    steps = []
+    progress = train(make_run("coarse", dataset, tmp_path, config, cases=3, on_step=lambda *step: steps.append(step)))
+    assert len(steps) == 6 * 2  # one of three cases is left out of each epoch
+    assert steps[-1][:2] == (12, 12)
+    assert all(loss > 0 for loss in progress["case_losses"])
+
+
+def test_trains_from_a_cache_whose_dataset_is_gone(write_dataset, make_config, tmp_path):
+    data, config = write_dataset(tmp_path / "data", 5), make_config(epochs=1)
+    ids = [c.case_id for c in list_cases(data)]
+    write_index(data, tmp_path / "cache", config, prepare(data, tmp_path / "cache", GRIDS, config, ids))
+    expected = run_training(request("lesion", data, tmp_path / "a", config, fold=1), QUIET)
+    found = run_training(request("lesion", tmp_path / "cache", tmp_path / "b", config, fold=1), QUIET)
+    drop = ("seconds", "wait_seconds", "case_seconds")
+    assert [{k: v for k, v in m.items() if k not in drop} for m in found["history"]] == [
+        {k: v for k, v in m.items() if k not in drop} for m in expected["history"]
+    ]
+    data.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="validation needs the CT scans"):
+        run_training(request("lesion", tmp_path / "cache", tmp_path / "c", config, fold=1), QUIET)
+    blind = request("lesion", tmp_path / "cache", tmp_path / "c", config, fold=1, validation_cases=0)
+    assert run_training(blind, QUIET)["history"][-1]["loss"] == expected["history"][-1]["loss"]
+
+
+def test_examples_and_epochs_are_told(write_dataset, make_config, tmp_path):
+    data = write_dataset(tmp_path / "data", 5)
+    examples, epochs = [], []
+    hooks = Hooks(on_epoch=lambda history: epochs.append(len(history)), on_example=lambda *e: examples.append(e))
+    run_training(request("kidney", data, tmp_path / "out", make_config(epochs=2), fold=0), hooks)
+    assert epochs == [1, 2]
+    ((ct, found, truth),) = examples
+    assert ct.shape == found.shape == truth.shape
+    assert set(np.unique(found.array)) <= {0, 1, 2, 3}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from renalseg.config import Training
-from renalseg.train.loss import dice_ce
+from renalseg.train.loss import dice_ce, mixed_target, one_hot
 from renalseg.train.prepare import IGNORE
 
 SHAPE = (3, 4, 5)
@@ -11,6 +11,7 @@ SHAPE = (3, 4, 5)
 
 def settings(**changes):
     values = {"patch": SHAPE, "epochs": 1, "class_weights": (1.0, 2.0, 3.0), "dice_weight": 0.7, "ce_weight": 1.3}
+    values["hard_voxels"] = 1.0
     return Training(**(values | changes))
 
 
@@ -33,7 +34,9 @@ def plain(logits, target, config):
         z, truth = sample[:, counted], truth[counted]
         p = np.exp(z) / np.exp(z).sum(0)
         weights = config.class_weights
-        ce = -sum(weights[t] * np.log(p[t, i]) for i, t in enumerate(truth)) / sum(weights[t] for t in truth)
+        each = [(-np.log(p[t, i]) * weights[t], weights[t]) for i, t in enumerate(truth)]
+        each = sorted(each, reverse=True)[: max(1, int(config.hard_voxels * len(each)))]
+        ce = sum(loss for loss, _ in each) / sum(weight for _, weight in each)
         dices, present = [], []
         for c, weight in enumerate(weights):
             if (truth == c).any():
@@ -43,10 +46,55 @@ def plain(logits, target, config):
     return losses
 
 
+@pytest.mark.parametrize("hard", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("seed", range(3))
-def test_agrees_with_plain_loops(seed):
+def test_agrees_with_plain_loops(seed, hard):
     logits, target = draw(seed)
-    np.testing.assert_allclose(loss(logits, target, settings()), plain(logits, target, settings()), rtol=1e-5)
+    config = settings(hard_voxels=hard)
+    np.testing.assert_allclose(loss(logits, target, config), plain(logits, target, config), rtol=1e-5)
+
+
+def test_hard_voxels_are_the_ones_that_learn():
+    logits, target = draw(ignored=0.0)
+    config = settings(dice_weight=0.0, class_weights=(1.0, 1.0, 1.0), hard_voxels=0.25)
+    leaf = torch.tensor(logits, requires_grad=True)
+    values = dice_ce(leaf, torch.as_tensor(target), config)
+    values.sum().backward()
+    assert (values.detach().numpy() > loss(logits, target, settings(dice_weight=0.0, class_weights=(1.0,) * 3))).all()
+    learns = (leaf.grad.abs().sum(1) > 0).numpy()
+    each = torch.nn.functional.cross_entropy(torch.as_tensor(logits), torch.as_tensor(target), reduction="none").numpy()
+    for sample in range(2):
+        assert learns[sample].sum() == int(0.25 * learns[sample].size)
+        assert each[sample][learns[sample]].min() >= each[sample][~learns[sample]].max()
+
+
+def test_a_mixed_target_of_weight_1_is_the_target_itself():
+    logits, target = draw()
+    other = draw(1)[1]
+    pair = torch.as_tensor(target), torch.as_tensor(other)
+    for hard in (1.0, 0.3):
+        config = settings(hard_voxels=hard)
+        whole = dice_ce(torch.as_tensor(logits), mixed_target(*pair, [1.0, 1.0], 3), config)
+        np.testing.assert_allclose(whole.numpy(), loss(logits, target, config), rtol=1e-6)
+
+
+def test_mixed_cross_entropy_is_the_mean_of_both_by_weight():
+    logits, target = draw(ignored=0.0)
+    other = draw(1, ignored=0.0)[1]
+    config = settings(dice_weight=0.0, ce_weight=1.0, class_weights=(1.0, 1.0, 1.0))
+    mixed = mixed_target(torch.as_tensor(target), torch.as_tensor(other), [0.7, 0.6], 3)
+    found = dice_ce(torch.as_tensor(logits), mixed, config).numpy()
+    weight = np.array([0.7, 0.6])
+    expected = weight * loss(logits, target, config) + (1 - weight) * loss(logits, other, config)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_voxel_that_one_of_two_ignores_has_the_weight_of_the_other():
+    target = torch.tensor([[[[0, IGNORE, 1, IGNORE]]]])
+    other = torch.tensor([[[[0, 1, IGNORE, IGNORE]]]])
+    shares = mixed_target(target, other, [0.75], 3)
+    np.testing.assert_allclose(shares.sum(1)[0, 0, 0], [1.0, 0.25, 0.75, 0.0])
+    assert torch.equal(one_hot(target, 3).sum(1) > 0, target != IGNORE)
 
 
 def test_ignored_voxels_change_neither_value_nor_gradient():

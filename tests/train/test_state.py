@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from renalseg.core.errors import WeightsError
 from renalseg.model.resunet import build
-from renalseg.train.state import load_state, save_state
+from renalseg.train.state import State, load_state, save_state
 
 
 def parts(config, seed, steps=0):
@@ -20,25 +20,34 @@ def parts(config, seed, steps=0):
     return network, optimiser
 
 
+def state(config, seed, steps=0, progress=None, scaler=None, average=False):
+    network, optimiser = parts(config, seed, steps)
+    averaged = {k: v.detach().clone() * 2 for k, v in network.state_dict().items()} if average else None
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+    return State(network, optimiser, scaler, averaged, progress or {"config_sha256": "abc"})
+
+
 @pytest.fixture
 def saved(make_config, tmp_path):
     torch.manual_seed(3)
-    network, optimiser = parts(make_config(), 0, steps=2)
+    progress = {"epoch": 2, "config_sha256": "abc", "best": 0.5, "history": [{"loss": 1.0}], "case_losses": [0.1, None]}
+    before = state(make_config(), 0, 2, progress, average=True)
     path = tmp_path / "run" / "last.safetensors"
-    save_state(path, network, optimiser, {"epoch": 2, "config_sha256": "abc", "best": 0.5, "history": [{"loss": 1.0}]})
-    return path, network, optimiser
+    save_state(path, before)
+    return path, before
 
 
 def test_round_trip_of_weights_moments_numbers_and_random_state(saved, make_config):
-    path, network, optimiser = saved
+    path, original = saved
     expected = torch.rand(3)
-    other, other_optimiser = parts(make_config(), 1)
-    progress = load_state(path, other, other_optimiser, "abc")
+    other = state(make_config(), 1, average=True)
+    load_state(path, other, "abc")
     assert torch.equal(torch.rand(3), expected)
-    assert progress == {"epoch": 2, "config_sha256": "abc", "best": 0.5, "history": [{"loss": 1.0}]}
-    for key, value in network.state_dict().items():
-        assert torch.equal(other.state_dict()[key], value)
-    before, after = optimiser.state_dict(), other_optimiser.state_dict()
+    assert other.progress == original.progress
+    for key, value in original.network.state_dict().items():
+        assert torch.equal(other.network.state_dict()[key], value)
+        assert torch.equal(other.average[key], 2 * value)
+    before, after = original.optimiser.state_dict(), other.optimiser.state_dict()
     assert json.dumps(after["param_groups"]) == json.dumps(before["param_groups"])  # betas come back as a list
     assert after["state"].keys() == before["state"].keys()
     for index, moments in before["state"].items():
@@ -49,18 +58,17 @@ def test_round_trip_of_weights_moments_numbers_and_random_state(saved, make_conf
 
 
 def test_the_scaler_of_mixed_precision_is_kept(make_config, tmp_path):
-    network, optimiser = parts(make_config(), 0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1234.0)
-    save_state(tmp_path / "s.safetensors", network, optimiser, {"config_sha256": "abc"}, scaler)
+    save_state(tmp_path / "s.safetensors", state(make_config(), 0, scaler=scaler))
     fresh = torch.amp.GradScaler("cpu")
-    load_state(tmp_path / "s.safetensors", network, optimiser, "abc", fresh)
+    load_state(tmp_path / "s.safetensors", state(make_config(), 0, scaler=fresh), "abc")
     assert fresh.state_dict() == scaler.state_dict()
     assert fresh.get_scale() == 1234.0
 
 
 def test_another_configuration_is_refused(saved, make_config):
     with pytest.raises(WeightsError, match="another configuration"):
-        load_state(saved[0], *parts(make_config(), 1), "abd")
+        load_state(saved[0], state(make_config(), 1), "abd")
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "foreign"])
@@ -77,12 +85,12 @@ def test_a_file_that_is_no_state_is_refused(damage, saved, make_config):
     else:
         save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match="no run to resume") as caught:
-        load_state(path, *parts(make_config(), 1), "abc")
+        load_state(path, state(make_config(), 1), "abc")
     assert str(path) in str(caught.value)
 
 
 def test_a_failed_write_keeps_the_previous_state(saved, monkeypatch):
-    path, network, optimiser = saved
+    path, original = saved
     before = path.read_bytes()
 
     def fail(*_):
@@ -90,6 +98,14 @@ def test_a_failed_write_keeps_the_previous_state(saved, monkeypatch):
 
     monkeypatch.setattr("renalseg.io.files.os.replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_state(path, network, optimiser, {"config_sha256": "new"})
+        save_state(path, original)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_the_average_follows_the_network(make_config):
+    moving = state(make_config(), 0)
+    moving.average = {k: torch.zeros_like(v) for k, v in moving.network.state_dict().items()}
+    moving.update_average(0.75)
+    for key, value in moving.network.state_dict().items():
+        torch.testing.assert_close(moving.average[key], 0.25 * value)

@@ -1,64 +1,174 @@
-"""Training samples: which case, which slices, which augmentation, all decided by (seed, epoch, position) alone.
+"""Training samples: which case, which slices, which augmentation and mixture, decided by (seed, epoch, position) alone.
 
-So nothing has to be remembered to resume, and the number of loader processes changes nothing.
+So nothing has to be remembered to resume, and neither the number of loader processes nor that of GPUs changes a sample.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from renalseg.config import Stage, Training
+from renalseg.core.labels import CYST, TUMOR
 from renalseg.train.augment import augment
-from renalseg.train.prepare import Prepared
+from renalseg.train.cache import Prepared
+from renalseg.train.prepare import targets
+
+_SAMPLE, _MIXUP = 1, 2
+"""Streams of random numbers."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One augmented patch: image float32 [1, z, y, x], target int64 [z, y, x] with ``IGNORE`` where nothing counts."""
+    """One augmented patch.
+
+    Attributes:
+        image: float32 [1, z, y, x] in [-1, 1].
+        target: uint8 [z, y, x], classes of the stage, ``IGNORE`` where nothing counts.
+        other: a second target that was mixed in, or None.
+        weight: the share of ``target``; ``other`` has the rest (mixup).
+        case: index of the case that ``target`` is of.
+    """
 
     image: torch.Tensor
     target: torch.Tensor
+    other: torch.Tensor | None = None
+    weight: float = 1.0
+    case: int = 0
 
 
-class Patches(Dataset[Sample]):
-    """All patches of one epoch; ``set_epoch`` draws the next ones."""
+@dataclass(frozen=True)
+class Patch:
+    """A patch as the cache holds it, before augmentation: image float16 and labels uint8 [z, y, x]."""
 
-    def __init__(self, cases: list[Prepared], stage: Stage, config: Training) -> None:
-        self.cases, self.stage, self.config = cases, stage, config
-        self.order: list[int] = []
-        self.epoch = -1
+    image: torch.Tensor
+    labels: torch.Tensor
+    seed: tuple[int, ...]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffles the cases for ``epoch``."""
-        self.epoch = epoch
-        self.order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.cases)).tolist()
+
+@dataclass(frozen=True)
+class Draw:
+    """What makes a sample: one patch, or two that are mixed with ``weight`` and 1 - ``weight``."""
+
+    patches: tuple[Patch, ...]
+    weight: float
+    case: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """What decides a sample: whose case, in which epoch and place, and what is mixed in.
+
+    Attributes:
+        epoch, position: place of the sample in the run.
+        case: index of its case.
+        partner: index of the case that is mixed in, or None.
+        weight: the share of ``case``, at least one half; the partner has the rest.
+    """
+
+    epoch: int
+    position: int
+    case: int
+    partner: int | None = None
+    weight: float = 1.0
+
+
+def epoch_keys(order: list[int], epoch: int, config: Training) -> list[Key]:
+    """The samples of one epoch: the cases in ``order``, with ``mixup_probability`` another one of them mixed in."""
+    keys = []
+    for position, case in enumerate(order):
+        generator = np.random.default_rng([config.seed, epoch, position, _MIXUP])
+        if len(order) == 1 or generator.random() >= config.mixup_probability:
+            keys.append(Key(epoch, position, case))
+            continue
+        partner = order[(position + int(generator.integers(1, len(order)))) % len(order)]
+        weight = float(generator.beta(config.mixup_alpha, config.mixup_alpha))
+        keys.append(Key(epoch, position, case, partner, max(weight, 1.0 - weight)))
+    return keys
+
+
+class Patches(Dataset["Draw | Sample"]):
+    """Samples by their key; nothing changes from epoch to epoch, so loader processes live as long as the run.
+
+    Args:
+        cases: the training cases.
+        stage: which stage they are for.
+        config: its settings.
+        augmented: whether items are finished samples, or draws that the training process finishes on its device.
+    """
+
+    def __init__(self, cases: list[Prepared], stage: Stage, config: Training, augmented: bool = True) -> None:
+        self.cases, self.stage, self.config, self.augmented = cases, stage, config, augmented
+
+    def __getitem__(self, key: Key) -> "Draw | Sample":
+        patches = [self._patch(key, key.case, 0)]
+        if key.partner is not None:
+            patches.append(self._patch(key, key.partner, 1))
+        drawn = Draw(tuple(patches), key.weight, key.case)
+        return finish(drawn, self.stage, self.config, torch.device("cpu")) if self.augmented else drawn
+
+    def _patch(self, key: Key, case: int, place: int) -> Patch:
+        seed = (self.config.seed, key.epoch, key.position, _SAMPLE, place)
+        image, labels = self.cases[case].load()
+        start, stop = choose_slices(labels, self.config.patch[0], self.stage, np.random.default_rng([*seed, 0]))
+        return Patch(torch.from_numpy(image[start:stop].copy()), torch.from_numpy(labels[start:stop].copy()), seed)
+
+
+class Batches(Sampler[list[Key]]):
+    """One epoch in global batches, of each the part of one process: every ``size``-th sample from ``rank``.
+
+    A part may be empty in the last batch of an epoch; all processes make the same number of steps.
+    """
+
+    def __init__(self, batch: int, rank: int = 0, size: int = 1) -> None:
+        self.batch, self.rank, self.size = batch, rank, size
+        self.keys: list[Key] = []
+        """The samples of the coming epoch, of all processes."""
 
     def __len__(self) -> int:
-        return len(self.cases)
+        return -(-len(self.keys) // self.batch)
 
-    def __getitem__(self, position: int) -> Sample:
-        generator = np.random.default_rng([self.config.seed, self.epoch, position, 1])
-        image, target = self.cases[self.order[position]].load()
-        start, stop = choose_slices(target, self.config.patch[0], self.stage, generator)
-        patch = torch.from_numpy(image[start:stop].astype(np.float32))
-        truth = torch.from_numpy(target[start:stop].copy())
-        patch, truth = augment(patch, truth, self.config, generator)
-        return Sample(patch[None], truth.long())
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(0, len(self.keys), self.batch):
+            yield self.keys[start : start + self.batch][self.rank :: self.size]
 
 
-def choose_slices(target: np.ndarray, depth: int, stage: Stage, generator: np.random.Generator) -> tuple[int, int]:
+def finish(drawn: Draw, stage: Stage, config: Training, device: torch.device) -> Sample:
+    """Augments the patches on ``device``, makes targets of their labels, and mixes them (Zhang et al. 2017).
+
+    Two patches of different depth are cut to the smaller one, at random along z: nothing is ever padded.
+    """
+    made = []
+    for patch in drawn.patches:
+        image, labels = patch.image.to(device).float(), patch.labels.to(device)
+        image, labels = augment(image, labels, config.augmentation, np.random.default_rng([*patch.seed, 1]))
+        made.append((image, targets(labels, stage)))
+    if len(made) == 1:
+        image, target = made[0]
+        return Sample(image[None], target, case=drawn.case)
+    depth = min(image.shape[0] for image, _ in made)
+    generator = np.random.default_rng([*drawn.patches[1].seed, 2])
+    starts = [int(generator.integers(0, image.shape[0] - depth + 1)) for image, _ in made]
+    (first, target), (second, other) = (
+        (image[s : s + depth], truth[s : s + depth]) for s, (image, truth) in zip(starts, made, strict=True)
+    )
+    image = drawn.weight * first + (1.0 - drawn.weight) * second
+    return Sample(image[None], target, other, drawn.weight, drawn.case)
+
+
+def choose_slices(labels: np.ndarray, depth: int, stage: Stage, generator: np.random.Generator) -> tuple[int, int]:
     """A random run of ``depth`` slices, all of them where there are fewer: nothing is ever padded.
 
     For the lesion stage half of the runs hold a slice with a mass, chosen at random, since many runs hold none.
     """
-    n = target.shape[0]
+    n = labels.shape[0]
     if n <= depth:
         return 0, n
     low, high = 0, n - depth
     if stage == "lesion" and generator.random() < 0.5:
-        hits = np.flatnonzero(((target == 1) | (target == 2)).any(axis=(1, 2)))
+        hits = np.flatnonzero(((labels == TUMOR) | (labels == CYST)).any(axis=(1, 2)))
         if hits.size:
             z = int(generator.choice(hits))
             low, high = max(low, z - depth + 1), min(high, z)
@@ -66,8 +176,8 @@ def choose_slices(target: np.ndarray, depth: int, stage: Stage, generator: np.ra
     return start, start + depth
 
 
-def group_by_shape(samples: list[Sample]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Stacks samples of equal shape: images [n, 1, z, y, x] and targets [n, z, y, x] for each group.
+def group_by_shape(samples: list[Sample]) -> list[list[Sample]]:
+    """Groups samples of equal shape, which can go through the network together.
 
     Regions shorter than the patch stay as short as they are. Their gradients are summed with the others', which equals
     one padded batch whose padding counts nowhere.
@@ -75,4 +185,4 @@ def group_by_shape(samples: list[Sample]) -> list[tuple[torch.Tensor, torch.Tens
     groups: dict[torch.Size, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.image.shape, []).append(sample)
-    return [(torch.stack([s.image for s in g]), torch.stack([s.target for s in g])) for g in groups.values()]
+    return list(groups.values())

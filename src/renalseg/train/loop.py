@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, SequentialSampler
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from renalseg.config import Config, Stage
 from renalseg.core.errors import RenalsegError, WeightsError
@@ -18,12 +20,17 @@ from renalseg.io.files import write_text
 from renalseg.model.checkpoint import save_stage
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
-from renalseg.train.dataset import Patches, Sample, group_by_shape
-from renalseg.train.loss import dice_ce
-from renalseg.train.prepare import Prepared
-from renalseg.train.state import load_state, save_state
+from renalseg.train.cache import Prepared
+from renalseg.train.dataset import Batches, Draw, Patches, Sample, epoch_keys, finish, group_by_shape
+from renalseg.train.loss import dice_ce, mixed_target
+from renalseg.train.mining import RunningLoss, draw_order
+from renalseg.train.parallel import ALONE, World
+from renalseg.train.state import State, load_state, save_state
 
 log = logging.getLogger(__name__)
+
+_ORDER = 0
+"""Stream of random numbers that the order of the cases is drawn from."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,13 @@ class Run:
     trained_on: dict[str, Any]
     resume: bool = False
     workers: int = 0
+    world: World = ALONE
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
     """Scores the network through the real cascade; higher ``score`` is better."""
     on_step: Callable[[int, int, float], None] | None = None
     """Called with (step, steps of the whole run, loss)."""
+    on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+    """Called in the first process after each epoch, with the records of all epochs so far."""
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -53,97 +63,161 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         RenalsegError: the loss is not finite; WeightsError: nothing to resume.
     """
-    settings, folder = run.config.training[run.stage], run.out / run.stage
-    torch.manual_seed(settings.seed)
-    network = build(run.config.network(run.stage), settings.seed)
-    run.runtime.place(network).train()
-    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    scaler = torch.amp.GradScaler(run.runtime.device.type, enabled=run.runtime.precision == "fp16")
-    progress: dict[str, Any] = {"epoch": 0, "best": None, "history": [], "config_sha256": run.config.sha256()}
-    progress["trained_on"] = run.trained_on
-    if run.resume:
-        progress = load_state(folder / "last.safetensors", network, optimiser, run.config.sha256(), scaler)
-        if progress["trained_on"] != run.trained_on:
-            raise WeightsError(f"{folder}: this run trains on other cases; resume with its own --data and --fold")
-    patches = Patches(run.cases, run.stage, settings)
+    settings = run.config.training[run.stage]
+    state = _start(run)
+    forward = torch.compile(state.network, dynamic=True) if settings.compile else state.network
+    patches = Patches(run.cases, run.stage, settings, augmented=run.runtime.device.type == "cpu")
+    batches = Batches(settings.batch, run.world.rank, run.world.size)
     loader = DataLoader(
         patches,
-        settings.batch,
-        sampler=SequentialSampler(patches),
+        batch_sampler=batches,
         collate_fn=list,
         num_workers=run.workers,
+        generator=torch.Generator(),  # the global one stays out of it, so that resuming finds it as it was
+        persistent_workers=run.workers > 0,
         multiprocessing_context="forkserver" if run.workers else None,  # a fork beside running threads can deadlock
     )
-    steps = settings.epochs * len(loader)
-    for epoch in range(progress["epoch"], settings.epochs):
-        patches.set_epoch(epoch)
-        record = _epoch(run, network, optimiser, scaler, loader, epoch, steps)
-        last = epoch + 1 == settings.epochs
-        if run.validate and (last or (epoch + 1) % settings.validate_every == 0):
-            network.eval()
-            record |= run.validate(network)
-            network.train()
-        score = record.get("score") if run.validate else float(epoch)
-        if score is not None and (progress["best"] is None or score > progress["best"]):
-            progress["best"] = score
-            save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
-        progress["epoch"] = epoch + 1
-        progress["history"].append(record)
-        write_text("".join(json.dumps(line) + "\n" for line in progress["history"]), folder / "metrics.jsonl")
-        save_state(folder / "last.safetensors", network, optimiser, progress, scaler)
-    return progress
+    running = RunningLoss(len(run.cases), state.progress["case_losses"])
+    for epoch in range(state.progress["epoch"], settings.epochs):
+        order = draw_order(running, settings.hard_cases, np.random.default_rng([settings.seed, epoch, _ORDER]))
+        batches.keys = epoch_keys(order, epoch, settings)
+        record, losses = _epoch(run, state, forward, loader, batches, epoch)
+        running.update(losses)
+        record |= _validated(run, state, epoch)
+        state.progress |= {"epoch": epoch + 1, "case_losses": running.as_list()}
+        state.progress["history"].append(record)
+        if run.world.first:
+            save_state(run.out / run.stage / "last.safetensors", state)
+            lines = "".join(json.dumps(line) + "\n" for line in state.progress["history"])
+            write_text(lines, run.out / run.stage / "metrics.jsonl")
+            if run.on_epoch:
+                run.on_epoch(state.progress["history"])
+        run.world.wait()
+    return state.progress
+
+
+def _start(run: Run) -> State:
+    """A run's state at its beginning, or where it stopped."""
+    settings = run.config.training[run.stage]
+    torch.manual_seed(settings.seed)
+    network = run.runtime.place(build(run.config.network(run.stage), settings.seed)).train()
+    state = State(
+        network,
+        torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay),
+        torch.amp.GradScaler(run.runtime.device.type, enabled=run.runtime.precision == "fp16"),
+    )
+    if settings.ema:
+        state.average = {k: v.detach().float().clone() for k, v in network.state_dict().items()}
+    state.progress = {"epoch": 0, "best": None, "history": [], "case_losses": None, "trained_on": run.trained_on}
+    state.progress["config_sha256"] = run.config.sha256()
+    if run.resume:
+        path = run.out / run.stage / "last.safetensors"
+        load_state(path, state, run.config.sha256())
+        if state.progress["trained_on"] != run.trained_on:
+            raise WeightsError(f"{path.parent}: this run trains on other cases; resume with its own --data and --fold")
+    return state
 
 
 def _epoch(
     run: Run,
-    network: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    loader: DataLoader[Sample],
+    state: State,
+    forward: Callable[..., torch.Tensor],
+    loader: "DataLoader[Any]",
+    batches: Batches,
     epoch: int,
-    steps: int,
-) -> dict[str, Any]:
-    """One pass over the cases."""
-    settings, started, waited, total = run.config.training[run.stage], time.perf_counter(), 0.0, 0.0
-    for index, (samples, wait_s) in enumerate(_timed(loader)):
-        step = epoch * len(loader) + index
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """One pass; returns its record and the loss of each case, NaN for those that were left out."""
+    settings, started, waited = run.config.training[run.stage], time.perf_counter(), 0.0
+    losses = np.full(len(run.cases), np.nan)
+    each = len(batches)
+    steps = settings.epochs * each
+    for index, (drawn, wait_s) in enumerate(_timed(loader)):
+        step = epoch * each + index
         rate = cosine(settings.learning_rate, step, steps)
-        for group in optimiser.param_groups:
+        for group in state.optimiser.param_groups:
             group["lr"] = rate
-        loss = _step(run, network, optimiser, scaler, samples)
-        if not math.isfinite(loss):
-            raise RenalsegError(
-                f"{run.stage}: the loss is {loss} at step {step}; lower the learning rate or use bf16/fp32"
-            )
-        total, waited = total + loss, waited + wait_s
+        whole = len(batches.keys[index * settings.batch : (index + 1) * settings.batch])
+        samples = [finish(d, run.stage, settings, run.runtime.device) if isinstance(d, Draw) else d for d in drawn]
+        found = _step(run, state, forward, samples, whole)
+        for case, loss in found.items():
+            if not math.isfinite(loss):
+                raise RenalsegError(
+                    f"{run.stage}: the loss is {loss} at step {step} in {run.cases[case].case_id}; look at that case, "
+                    "lower the learning rate, or use bf16 or fp32"
+                )
+            losses[case] = loss
+        waited += wait_s
         if run.on_step:
-            run.on_step(step + 1, steps, loss)
-    seconds = time.perf_counter() - started
-    return {"epoch": epoch + 1, "loss": total / len(loader), "lr": rate, "seconds": seconds, "wait_seconds": waited}
+            run.on_step(step + 1, steps, sum(found.values()) / max(1, len(found)))
+    run.runtime.synchronise()
+    every = np.stack(run.world.gather(losses))
+    losses = np.where(np.isnan(every).all(0), np.nan, np.nansum(every, 0))
+    record = {
+        "epoch": epoch + 1,
+        "loss": float(np.nanmean(losses)),
+        "lr": rate,
+        "seconds": time.perf_counter() - started,
+        "wait_seconds": waited,
+    }
+    return record, losses
 
 
 def _step(
-    run: Run,
-    network: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    samples: list[Sample],
-) -> float:
-    """One optimiser step on the mean loss of ``samples``; returns that loss."""
-    settings, loss_sum = run.config.training[run.stage], 0.0
-    optimiser.zero_grad(set_to_none=True)
-    for images, targets in group_by_shape(samples):
+    run: Run, state: State, forward: Callable[..., torch.Tensor], samples: list[Sample], whole: int
+) -> dict[int, float]:
+    """One optimiser step on the mean loss of the ``whole`` batch, of which ``samples`` are this process's part.
+
+    Returns:
+        The loss of each case here.
+    """
+    settings, found = run.config.training[run.stage], dict[int, float]()
+    state.optimiser.zero_grad(set_to_none=True)
+    for group in group_by_shape(samples):
+        images = torch.stack([s.image for s in group])
         images = images.to(run.runtime.device, memory_format=run.runtime.memory_format)
         with run.runtime.autocast():
-            logits = network(images)
-        loss = dice_ce(logits, targets.to(run.runtime.device), settings).sum() / len(samples)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(loss.detach())
-    scaler.unscale_(optimiser)
-    torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-    scaler.step(optimiser)
-    scaler.update()
-    return loss_sum
+            logits = forward(images)
+        losses = dice_ce(logits, _target(group, logits), settings)
+        state.scaler.scale(losses.sum() / whole).backward()  # type: ignore[no-untyped-call]
+        found |= {s.case: loss for s, loss in zip(group, losses.detach().tolist(), strict=True)}
+    run.world.sum_gradients(state.network.parameters())
+    state.scaler.unscale_(state.optimiser)
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
+    state.update_average(settings.ema)
+    return found
+
+
+def _target(group: list[Sample], logits: torch.Tensor) -> torch.Tensor:
+    """What ``dice_ce`` compares with: classes, or shares of classes where a sample of the group is mixed."""
+    targets = torch.stack([s.target for s in group]).to(logits.device)
+    if all(s.other is None for s in group):
+        return targets
+    others = torch.stack([s.target if s.other is None else s.other for s in group]).to(logits.device)
+    return mixed_target(targets, others, [s.weight for s in group], logits.shape[1])
+
+
+def _validated(run: Run, state: State, epoch: int) -> dict[str, float]:
+    """Scores the network where it is due, and keeps it where it is the best so far."""
+    settings, scores = run.config.training[run.stage], dict[str, float]()
+    last = epoch + 1 == settings.epochs
+    if run.validate is not None and not last and (epoch + 1) % settings.validate_every:
+        return scores
+    network = state.network
+    if state.average is not None:
+        network = run.runtime.place(build(run.config.network(run.stage)))
+        network.load_state_dict(state.average)
+    network.eval()
+    if run.validate is not None:
+        scores = run.validate(network)
+    state.network.train()
+    score = scores["score"] if run.validate is not None else float(epoch)
+    if state.progress["best"] is None or score > state.progress["best"]:
+        state.progress["best"] = score
+        if run.world.first:
+            save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
+    return scores
 
 
 def cosine(initial: float, step: int, steps: int) -> float:
@@ -151,7 +225,7 @@ def cosine(initial: float, step: int, steps: int) -> float:
     return initial * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
-def _timed(loader: DataLoader[Sample]) -> Iterator[tuple[list[Sample], float]]:
+def _timed(loader: "DataLoader[Any]") -> Iterator[tuple[list[Draw | Sample], float]]:
     """The loader's batches, each with the seconds that were spent waiting for it."""
     iterator = iter(loader)
     while True:

@@ -1,20 +1,25 @@
 """One training run from a dataset folder: split, preparation, networks for validation, loop."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from renalseg.config import STAGES, Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
+from renalseg.core.volume import Volume
 from renalseg.io.files import check_writable
 from renalseg.io.kits import KitsCase, fold_split, list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models
+from renalseg.train.cache import Cache, Prepared, grid_of, is_cache, open_cache, prepare
 from renalseg.train.loop import Run, train
-from renalseg.train.prepare import prepare
+from renalseg.train.parallel import World, join
 from renalseg.train.validate import make_validator
 
 
@@ -33,76 +38,150 @@ class Request:
     workers: int = 0
     validation_cases: int = 4
     cascade: Path | None = None
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run tells how far it is: cases prepared, then steps done with the loss."""
+class Hooks:
+    """Where a run tells how far it is; each is called in the first process alone."""
 
-    on_case: Callable[[str, int, int], None]
-    on_step: Callable[[int, int, float], None]
+    on_case: Callable[[str, int, int], None] | None = None
+    """Cases prepared: (case, done, total)."""
+    on_step: Callable[[int, int, float], None] | None = None
+    """Steps done: (step, steps of the whole run, loss)."""
+    on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+    """Epochs done: the records of all so far."""
+    on_example: Callable[[Volume, Volume, Volume], None] | None = None
+    """A validated case: CT, predicted labels, true labels."""
 
 
-def run_training(request: Request, progress: Progress) -> dict[str, Any]:
+def run_training(request: Request, hooks: Hooks = Hooks()) -> dict[str, Any]:
     """Prepares the data, trains the stage, and leaves a weights folder in ``request.out``.
 
+    ``request.data`` is a dataset, which is prepared into ``request.out/cache``, or a cache from ``renalseg prepare``.
     Without a fold every case trains and nothing is validated. With one, the fold's first ``validation_cases`` cases are
-    scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly.
+    scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly. Started by
+    torchrun, the processes share the work.
 
     Raises:
         InputError: the dataset cannot be used. ConfigError: the fold does not exist, or the stage was begun already.
         WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume.
     """
-    runtime = choose(request.device, request.precision)
-    cases, train_ids, validation_ids = _split(request)
-    _check_out(request)
-    prepared = prepare(
-        request.data,
-        request.out / "cache",
-        request.stage,
-        request.config,
-        train_ids,
-        max(1, request.workers),
-        progress.on_case,
-    )
-    chosen = [cases[i] for i in validation_ids[: request.validation_cases]]
-    run = Run(
+    with join(request.device) as (world, device), _determinism(request.deterministic):
+        return train(_plan(request, world, device, hooks if world.first else Hooks()))
+
+
+def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
+    """Checks what was asked for, prepares the data, and puts the run together."""
+    runtime, batch = choose(device, request.precision), request.config.training[request.stage].batch
+    if world.size > batch:
+        raise ConfigError(f"{world.size} processes cannot share a batch of {batch}; start at most {batch}")
+    data = _data(request)
+    train_ids, validation_ids = _split(request, data)
+    chosen = _validation_cases(request, data, validation_ids)
+    if world.first:
+        _check_out(request)
+        _prepare(request, data, train_ids, hooks)
+    world.wait()
+    validate = None
+    if chosen:
+        others = _others(request, runtime)
+        validate = make_validator(request.stage, chosen, request.config, runtime, others, world, hooks.on_example)
+    return Run(
         stage=request.stage,
         config=request.config,
-        cases=prepared,
+        cases=_prepare(request, data, train_ids, Hooks()),  # made by the first process: only looked up here
         out=request.out,
         runtime=runtime,
-        trained_on=_trained_on(request, train_ids),
+        trained_on=_trained_on(request, data, train_ids),
         resume=request.resume,
         workers=request.workers,
-        validate=make_validator(request.stage, chosen, request.config, runtime, _others(request, runtime))
-        if chosen
-        else None,
-        on_step=progress.on_step,
+        world=world,
+        validate=validate,
+        on_step=hooks.on_step,
+        on_epoch=hooks.on_epoch,
     )
-    return train(run)
 
 
-def _split(request: Request) -> tuple[dict[str, KitsCase], list[str], list[str]]:
-    """The usable cases, and the ids of those that train and those that validate.
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Has torch choose deterministic algorithms for the body of a ``with``, where wanted."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
-    Folds are drawn over all cases with labels, as ``renalseg evaluate --fold`` does; one without its image is left out.
+
+@dataclass(frozen=True)
+class _Data:
+    """The source of a run: a dataset, or a cache and the dataset that it came from.
+
+    Attributes:
+        dataset: its folder.
+        labelled: ids of all cases with labels.
+        usable: those that can be trained on.
+        cache: where the arrays are, already prepared; None for a dataset.
     """
-    labelled = {c.case_id: c for c in list_cases(request.data) if c.segmentation}
-    cases = {case_id: c for case_id, c in labelled.items() if c.imaging}
-    if not cases:
+
+    dataset: Path
+    labelled: list[str]
+    usable: set[str]
+    cache: Cache | None = None
+
+
+def _data(request: Request) -> _Data:
+    if is_cache(request.data):
+        cache = open_cache(request.data)
+        return _Data(cache.dataset, cache.labelled, set(cache.cases(request.stage, request.config)), cache)
+    labelled = [c for c in list_cases(request.data) if c.segmentation]
+    usable = {c.case_id for c in labelled if c.imaging}
+    if not usable:
         raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
-    train_ids, validation_ids = sorted(cases), list[str]()
+    return _Data(request.data, [c.case_id for c in labelled], usable)
+
+
+def _prepare(request: Request, data: _Data, ids: list[str], hooks: Hooks) -> list[Prepared]:
+    if data.cache is not None:
+        known = data.cache.cases(request.stage, request.config)
+        return [known[i] for i in ids]
+    grid, workers = grid_of(request.stage), max(1, request.workers)
+    coarse = request.cascade if request.config.preparation.roi == "coarse" and grid == "fine" else None
+    return prepare(data.dataset, request.out / "cache", [grid], request.config, ids, workers, hooks.on_case, coarse)[
+        grid
+    ]
+
+
+def _split(request: Request, data: _Data) -> tuple[list[str], list[str]]:
+    """The ids that train and those that validate.
+
+    Folds are drawn over all cases with labels, as ``renalseg evaluate --fold`` does; an unusable one is left out.
+    """
+    train_ids, validation_ids = sorted(data.usable), list[str]()
     if request.fold is not None:
-        train_ids, validation_ids = fold_split(labelled, request.fold)
-    return cases, [i for i in train_ids if i in cases], [i for i in validation_ids if i in cases]
+        train_ids, validation_ids = fold_split(data.labelled, request.fold)
+    return [i for i in train_ids if i in data.usable], [i for i in validation_ids if i in data.usable]
 
 
-def _trained_on(request: Request, train_ids: list[str]) -> dict[str, Any]:
+def _validation_cases(request: Request, data: _Data, ids: list[str]) -> list[KitsCase]:
+    ids = ids[: request.validation_cases]
+    if not ids:
+        return []
+    if not data.dataset.is_dir():
+        raise InputError(
+            f"{data.dataset}: validation needs the CT scans that {request.data} was prepared from; bring them back, "
+            "or train without validation (--validation-cases 0)"
+        )
+    by_id = {c.case_id: c for c in list_cases(data.dataset)}
+    return [by_id[i] for i in ids]
+
+
+def _trained_on(request: Request, data: _Data, train_ids: list[str]) -> dict[str, Any]:
     """What the manifest says about the data; its hash also guards against resuming on other cases."""
     ids = hashlib.sha256("\n".join(train_ids).encode()).hexdigest()[:16]
     seed = request.config.training[request.stage].seed
-    name = request.data.resolve().name
+    name = data.dataset.resolve().name
     return {"dataset": name, "cases": len(train_ids), "fold": request.fold, "cases_sha256": ids, "seed": seed}
 
 

@@ -1,10 +1,12 @@
 """Everything that a run needs to go on where it stopped, in one safetensors file written atomically.
 
-Tensors: the network, AdamW's moments and torch's random state. Numbers: in the file's metadata, as JSON. The order of
-cases and the augmentation need no state: they follow from seed and epoch.
+Tensors: the network, AdamW's moments, averaged weights where there are any, and torch's random state. Numbers: in the
+file's metadata, as JSON. The order of cases and the augmentation need no state: they follow from the seed, the epoch
+and the cases' running losses, which are among the numbers. Nothing here depends on the number of processes.
 """
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,50 @@ from renalseg.core.errors import WeightsError
 from renalseg.io.files import atomic_path
 
 
-def save_state(
-    path: Path, network: torch.nn.Module, optimiser: torch.optim.Optimizer, progress: dict[str, Any], scaler: Any = None
-) -> None:
-    """Writes the state of a run; ``progress`` is JSON-ready and holds at least ``epoch`` and ``config_sha256``."""
-    state = optimiser.state_dict()
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    for index, moments in state["state"].items():
+@dataclass
+class State:
+    """What changes in a run.
+
+    Attributes:
+        network: being trained.
+        optimiser: AdamW over its parameters.
+        scaler: of the loss, for fp16; does nothing otherwise.
+        average: exponential moving average of the network's parameters, by name; None where it is off.
+        progress: JSON-ready; at least ``epoch`` and ``config_sha256``.
+    """
+
+    network: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: dict[str, torch.Tensor] | None = None
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def update_average(self, decay: float) -> None:
+        """Moves the averaged weights by ``1 - decay`` of the way to the network's."""
+        if self.average is None:
+            return
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value.float(), 1.0 - decay)
+
+
+def save_state(path: Path, state: State) -> None:
+    """Writes the state of a run."""
+    optimiser = state.optimiser.state_dict()
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in (state.average or {}).items()}
+    for index, moments in optimiser["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in moments.items()}
     tensors["random.torch"] = torch.get_rng_state()
-    meta = {"progress": progress, "groups": state["param_groups"], "scaler": scaler.state_dict() if scaler else None}
+    scaler = state.scaler.state_dict() if state.scaler.is_enabled() else None
+    meta = {"progress": state.progress, "groups": optimiser["param_groups"], "scaler": scaler}
     with atomic_path(path) as temporary:
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
         save_file(plain, temporary, {"state": json.dumps(meta)})
 
 
-def load_state(
-    path: Path, network: torch.nn.Module, optimiser: torch.optim.Optimizer, config_sha256: str, scaler: Any = None
-) -> dict[str, Any]:
-    """Restores what ``save_state`` wrote and returns ``progress``.
+def load_state(path: Path, state: State, config_sha256: str) -> None:
+    """Restores what ``save_state`` wrote into ``state``.
 
     Raises:
         WeightsError: the file is missing or damaged, or belongs to another configuration.
@@ -45,19 +72,21 @@ def load_state(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: there is no run to resume; start it without --resume") from error
-    progress: dict[str, Any] = meta["progress"]
-    if progress["config_sha256"] != config_sha256:
+    if meta["progress"]["config_sha256"] != config_sha256:
         raise WeightsError(f"{path}: this run has another configuration; resume with its own config.yaml")
-    network.load_state_dict(_under("network.", tensors))
+    state.progress = meta["progress"]
+    state.network.load_state_dict(_under("network.", tensors))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in _under("optimiser.", tensors).items():
         index, name = key.split(".", 1)
         moments.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict({"state": moments, "param_groups": meta["groups"]})
+    state.optimiser.load_state_dict({"state": moments, "param_groups": meta["groups"]})
+    if state.average is not None:
+        for name, tensor in _under("average.", tensors).items():
+            state.average[name].copy_(tensor)
     torch.set_rng_state(tensors["random.torch"])
-    if scaler and meta["scaler"]:
-        scaler.load_state_dict(meta["scaler"])
-    return progress
+    if meta["scaler"]:
+        state.scaler.load_state_dict(meta["scaler"])
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,21 +12,30 @@ from renalseg.evaluate.metrics import case_metrics
 from renalseg.io.kits import KitsCase, read_case
 from renalseg.model.runtime import Runtime
 from renalseg.predict.pipeline import Models, segment_volume
+from renalseg.train.parallel import ALONE, World
 
 
 def make_validator(
-    stage: Stage, cases: Sequence[KitsCase], config: Config, runtime: Runtime, models: Models
+    stage: Stage,
+    cases: Sequence[KitsCase],
+    config: Config,
+    runtime: Runtime,
+    models: Models,
+    world: World = ALONE,
+    on_example: Callable[[Volume, Volume, Volume], None] | None = None,
 ) -> Callable[[torch.nn.Module], dict[str, float]]:
     """A function that scores a network of ``stage`` on ``cases``; ``score`` decides which weights are kept.
 
     The other stages are ``models``; a stage that is empty there answers as a perfect one would, so that the score is
     this network's own. Scores are means over the cases: Dice and surface Dice by evaluation class, the share of the
-    true voxels inside the box, and the time of a case.
+    true voxels inside the box, and the time of a case. The processes of ``world`` share the cases; ``on_example`` gets
+    CT, predicted and true labels of this process's.
     """
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
         with_this = replace(models, **{stage: [network]})
-        rows = [_score_case(case, with_this, config, runtime) for case in cases]
+        mine = [_score_case(case, with_this, config, runtime, on_example) for case in cases[world.rank :: world.size]]
+        rows = [row for part in world.gather(mine) for row in part]
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         chosen = {"coarse": "box_coverage", "kidney": "dice_kidney", "lesion": "dice_masses"}[stage]
         second = {"coarse": "dice_kidney", "kidney": "sd_kidney", "lesion": "dice_tumor"}[stage]
@@ -47,9 +56,17 @@ def box_coverage(truth: Volume, box: dict[str, list[int]] | None) -> float:
     return float(foreground[z, y, x].sum() / total)
 
 
-def _score_case(case: KitsCase, models: Models, config: Config, runtime: Runtime) -> dict[str, float]:
+def _score_case(
+    case: KitsCase,
+    models: Models,
+    config: Config,
+    runtime: Runtime,
+    on_example: Callable[[Volume, Volume, Volume], None] | None,
+) -> dict[str, float]:
     ct, truth = read_case(case)
     result = segment_volume(ct, models, config, runtime, mirror=True, truth=truth)
+    if on_example:
+        on_example(ct, result.labels, truth)
     metrics = case_metrics(truth, result.labels)
     row = {f"dice_{name}": value for name, value in metrics.dice.items()}
     row |= {f"sd_{name}": value for name, value in metrics.surface_dice.items()}

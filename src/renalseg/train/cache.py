@@ -1,0 +1,280 @@
+"""The cache that training reads: every case of a dataset on both grids, as memory-mapped arrays, made once.
+
+A cached file is named by the hash of the settings that decide it and of the content of its source files, so a changed
+source or setting is done anew and nothing else is. Files are written atomically, a case's image last.
+
+    CACHE/coarse/<case>-<key>-image.npy, -labels.npy     whole volumes at the coarse shape
+    CACHE/fine/<case>-<key>-image.npy, -labels.npy       regions of interest at the fine grid
+    CACHE/sources/<case>.json                            size, time and content hash of the source files
+    CACHE/index.json                                     the dataset, its labelled cases, and what is prepared
+"""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renalseg.config import Config, Stage
+from renalseg.core.errors import ConfigError, InputError
+from renalseg.core.volume import Volume
+from renalseg.image.boxes import Box
+from renalseg.io.files import atomic_path, file_sha256, write_json
+from renalseg.io.kits import KitsCase, list_cases, read_case
+from renalseg.train.prepare import coarse_arrays, fine_arrays
+
+GridName = Literal["coarse", "fine"]
+GRIDS: tuple[GridName, ...] = ("coarse", "fine")
+INDEX = "index.json"
+
+VERSION = 2
+"""Raised when the meaning of a cached array changes."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One case on one grid: image float16 [z, y, x] in [-1, 1] and labels uint8 (``train.prepare``), as files."""
+
+    case_id: str
+    image: Path
+    labels: Path
+
+    def exists(self) -> bool:
+        """Whether both files are there."""
+        return self.image.exists() and self.labels.exists()
+
+    def load(self) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+        """Both arrays as read-only memory maps."""
+        return np.load(self.image, mmap_mode="r"), np.load(self.labels, mmap_mode="r")
+
+    def write(self, image: NDArray[np.float16], labels: NDArray[np.uint8]) -> None:
+        """Writes both arrays; the image comes last, so that a case with an image is complete."""
+        for path, array in ((self.labels, labels), (self.image, image)):
+            with atomic_path(path) as temporary:
+                np.save(temporary, array)
+
+
+def grid_of(stage: Stage) -> GridName:
+    """The grid that a stage works on."""
+    return "coarse" if stage == "coarse" else "fine"
+
+
+def cached(cache: Path, grid: GridName, case_id: str, key: str = "") -> Prepared:
+    """Where the arrays of a case are kept."""
+    stem = f"{case_id}-{key}" if key else case_id
+    folder = cache / grid
+    return Prepared(case_id, folder / f"{stem}-image.npy", folder / f"{stem}-labels.npy")
+
+
+def prepare(
+    dataset: Path,
+    cache: Path,
+    grids: Sequence[GridName],
+    config: Config,
+    case_ids: Sequence[str],
+    workers: int = 1,
+    on_case: Callable[[str, int, int], None] | None = None,
+    coarse_weights: Path | None = None,
+) -> dict[GridName, list[Prepared]]:
+    """Prepares ``case_ids`` of a dataset, reusing what is in ``cache`` already.
+
+    Args:
+        dataset: in KiTS23 layout.
+        cache: folder of the cache; created.
+        grids: which of the two.
+        config: the settings.
+        case_ids: the cases, each with image and labels.
+        workers: processes; more than one starts fresh interpreters.
+        on_case: called with (case, done, total).
+        coarse_weights: the coarse networks whose boxes are the regions, where ``preparation.roi`` is "coarse".
+
+    Raises:
+        InputError: a case has no image or no labels, or cannot be read.
+        ConfigError: ``preparation.roi`` and ``coarse_weights`` do not go together.
+    """
+    if (config.preparation.roi == "coarse" and "fine" in grids) != (coarse_weights is not None):
+        raise ConfigError(
+            "regions come from a coarse network where preparation.roi is 'coarse' and weights with a coarse stage are "
+            "named, from the true labels otherwise; set both or neither"
+        )
+    by_id = {case.case_id: case for case in list_cases(dataset)}
+    unknown = [i for i in case_ids if i not in by_id]
+    if unknown:
+        raise InputError(f"{dataset} holds no case {unknown[0]}; check the ids or the dataset folder.")
+    jobs = [_Job(by_id[i], cache, tuple(grids), config, coarse_weights) for i in case_ids]
+    done: dict[GridName, list[Prepared]] = {grid: [] for grid in grids}
+    for index, found in enumerate(_run(jobs, workers)):
+        for grid, prepared in found.items():
+            done[grid].append(prepared)
+        if on_case:
+            on_case(case_ids[index], index + 1, len(jobs))
+    return done
+
+
+def write_index(dataset: Path, cache: Path, config: Config, prepared: dict[GridName, list[Prepared]]) -> None:
+    """Notes in ``index.json`` which files belong to these settings, beside what is noted there for others."""
+    path = cache / INDEX
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"grids": {}}
+    known |= {
+        "version": VERSION,
+        "dataset": str(dataset.resolve()),
+        "labelled": [c.case_id for c in list_cases(dataset) if c.segmentation],
+    }
+    for grid, cases in prepared.items():
+        stems = {p.case_id: p.image.name.removesuffix("-image.npy") for p in cases}
+        known["grids"].setdefault(grid, {})[settings_key(grid, config)] = stems
+    write_json(known, path)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A prepared cache as ``index.json`` describes it.
+
+    Attributes:
+        path: its folder.
+        dataset: the dataset that it was made from; may be gone.
+        labelled: ids of all cases of the dataset with labels; folds are drawn over them.
+        grids: grid to settings to case to the stem of its files.
+    """
+
+    path: Path
+    dataset: Path
+    labelled: list[str]
+    grids: dict[str, dict[str, dict[str, str]]]
+
+    def cases(self, stage: Stage, config: Config) -> dict[str, Prepared]:
+        """The prepared cases for a stage and a configuration, by id.
+
+        Raises:
+            InputError: none was prepared with these settings, or files are missing.
+        """
+        grid = grid_of(stage)
+        stems = self.grids.get(grid, {}).get(settings_key(grid, config), {})
+        found = {
+            case: Prepared(case, self.path / grid / f"{stem}-image.npy", self.path / grid / f"{stem}-labels.npy")
+            for case, stem in stems.items()
+        }
+        if not found:
+            raise InputError(
+                f"{self.path} holds nothing prepared with these settings; run `renalseg prepare` with them."
+            )
+        lost = [case for case, prepared in found.items() if not prepared.exists()]
+        if lost:
+            raise InputError(
+                f"{self.path} lacks files of {lost[0]} ({len(lost)} in all); run `renalseg prepare` again."
+            )
+        return found
+
+
+def is_cache(path: Path) -> bool:
+    """Whether ``path`` is a folder that ``renalseg prepare`` wrote."""
+    return (path / INDEX).is_file()
+
+
+def open_cache(path: Path) -> Cache:
+    """Reads ``index.json``.
+
+    Raises:
+        InputError: it is damaged or of another version.
+    """
+    try:
+        data = json.loads((path / INDEX).read_text())
+        version, dataset = data["version"], Path(data["dataset"])
+        cache = Cache(path, dataset, list(data["labelled"]), data["grids"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / INDEX} is damaged ({error}); run `renalseg prepare` again.") from error
+    if version != VERSION:
+        raise InputError(f"{path} was prepared by another version of renalseg; run `renalseg prepare` again.")
+    return cache
+
+
+def settings_key(grid: GridName, config: Config) -> str:
+    """Hash of the settings that decide a grid's arrays."""
+    settings: list[Any] = [VERSION, grid, config.intensity.model_dump()]
+    if grid == "coarse":
+        settings.append(config.coarse.shape)
+    else:
+        ignore = config.training["lesion"].ignore_beyond_mm
+        settings += [config.coarse.margin_mm, config.fine.in_plane, config.preparation.model_dump(), ignore]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: KitsCase
+    cache: Path
+    grids: tuple[GridName, ...]
+    config: Config
+    coarse_weights: Path | None
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[dict[GridName, Prepared]]:
+    if workers <= 1:
+        yield from map(_prepare_case, jobs)
+        return
+    # Fresh interpreters: forking a process that runs threads (torch's, the progress bar's) may deadlock.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_prepare_case, jobs)
+
+
+def _prepare_case(job: _Job) -> dict[GridName, Prepared]:
+    source = _source_sha256(job.case, job.cache)
+    found = {grid: cached(job.cache, grid, job.case.case_id, _key(job, grid, source)) for grid in job.grids}
+    todo = {grid: prepared for grid, prepared in found.items() if not prepared.exists()}
+    if todo:
+        ct, labels = read_case(job.case)
+        for grid, prepared in todo.items():
+            if grid == "coarse":
+                prepared.write(*coarse_arrays(ct, labels, job.config))
+            else:
+                prepared.write(*fine_arrays(ct, labels, job.config, _predicted_box(ct, job)))
+    return found
+
+
+def _predicted_box(ct: Volume, job: _Job) -> Box | None:
+    """The region that the coarse networks find; None, for the true one, where no network is asked or nothing found."""
+    if job.coarse_weights is None:
+        return None
+    from renalseg.model.checkpoint import open_weights
+    from renalseg.model.runtime import choose
+    from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
+    from renalseg.predict.roi import find_box
+
+    runtime = choose("auto")
+    network = runtime.place(open_weights(job.coarse_weights).network("coarse"))
+    probability = coarse_probability(coarse_input(ct, job.config, runtime), [network], runtime)
+    mask, _ = clean_coarse(probability, ct, job.config)
+    return find_box(mask, ct, job.config)
+
+
+def _key(job: _Job, grid: GridName, source: str) -> str:
+    """Hash of all that decides the arrays of one case."""
+    weights = ""
+    if grid == "fine" and job.coarse_weights is not None:
+        weights = file_sha256(job.coarse_weights / "coarse.safetensors")
+    text = json.dumps([settings_key(grid, job.config), source, weights])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _source_sha256(case: KitsCase, cache: Path) -> str:
+    """Content hash of image and labels together; read anew only where a file's size or time changed."""
+    files = [f for f in (case.imaging, case.segmentation) if f is not None]
+    if len(files) < 2:
+        raise InputError(f"{case.case_id}: training needs imaging.nii.gz and segmentation.nii.gz; one is missing")
+    stats = [[f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    note = cache / "sources" / f"{case.case_id}.json"
+    try:
+        known = json.loads(note.read_text())
+        if known["stats"] == stats:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not noted yet, or damaged: read the files
+    sha256 = hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()
+    write_json({"stats": stats, "sha256": sha256}, note)
+    return sha256

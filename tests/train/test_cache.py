@@ -1,0 +1,168 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from renalseg.config import STAGES, Config, Preparation
+from renalseg.core.errors import ConfigError, InputError
+from renalseg.io.kits import list_cases, read_case
+from renalseg.train.cache import GRIDS, VERSION, is_cache, open_cache, prepare, settings_key, write_index
+from renalseg.train.prepare import coarse_arrays, fine_arrays
+
+IDS = ["case_00000", "case_00001", "case_00002"]
+
+
+def changed(config: Config, **coarse) -> Config:
+    return config.model_copy(update={"coarse": config.coarse.model_copy(update=coarse)})
+
+
+def mtimes(cache):
+    return {path.name: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+
+
+def test_holds_what_the_arrays_of_each_grid_are(dataset, make_config, tmp_path):
+    config, calls = make_config(), []
+    made = prepare(dataset, tmp_path, GRIDS, config, IDS[:2], on_case=lambda *call: calls.append(call))
+    assert calls == [(IDS[0], 1, 2), (IDS[1], 2, 2)]
+    for index, case in enumerate(list_cases(dataset)[:2]):
+        ct, labels = read_case(case)
+        for grid, arrays in (("coarse", coarse_arrays), ("fine", fine_arrays)):
+            prepared = made[grid][index]
+            assert prepared.case_id == case.case_id
+            for found, expected in zip(prepared.load(), arrays(ct, labels, config), strict=True):
+                assert isinstance(found, np.memmap)
+                assert found.dtype == expected.dtype
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_files_are_reused_until_source_or_settings_change(dataset, make_config, tmp_path):
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    shutil.copytree(dataset, data)
+    config = make_config()
+    prepare(data, cache, ["fine"], config, IDS)
+    first = mtimes(cache)
+    assert len(first) == 6
+    prepare(data, cache, ["fine"], make_config(learning_rate=1.0), IDS)
+    assert mtimes(cache) == first
+    prepare(data, cache, ["fine"], changed(config, margin_mm=(9.0, 9.0, 9.0)), IDS)
+    second = mtimes(cache)
+    assert len(second) == 12
+    assert first.items() <= second.items()
+    image = data / IDS[0] / "imaging.nii.gz"
+    os.utime(image, ns=(1, 1))  # touched, not changed: the content decides
+    prepare(data, cache, ["fine"], config, IDS)
+    assert mtimes(cache) == second
+    shutil.copy(data / IDS[1] / "imaging.nii.gz", image)
+    prepare(data, cache, ["fine"], config, IDS)
+    third = mtimes(cache)
+    assert len(third) == 14
+    assert second.items() <= third.items()
+
+
+def test_a_damaged_note_of_a_source_is_made_anew(dataset, make_config, tmp_path):
+    prepare(dataset, tmp_path, ["coarse"], make_config(), IDS[:1])
+    before = mtimes(tmp_path)
+    (tmp_path / "sources" / f"{IDS[0]}.json").write_text("{")
+    prepare(dataset, tmp_path, ["coarse"], make_config(), IDS[:1])
+    assert mtimes(tmp_path) == before
+
+
+def test_an_interrupted_preparation_leaves_no_half_file_and_goes_on(dataset, make_config, tmp_path, monkeypatch):
+    saves = []
+    save = np.save
+
+    def interrupt(*arguments):
+        saves.append(arguments)
+        if len(saves) == 4:  # the image of the second case
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    monkeypatch.setattr(np, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataset, tmp_path, ["coarse"], make_config(), IDS)
+    kept = mtimes(tmp_path)
+    assert len(kept) == 3
+    prepare(dataset, tmp_path, ["coarse"], make_config(), IDS)
+    assert len(saves) == 8
+    assert len(mtimes(tmp_path)) == 6
+    assert all(mtimes(tmp_path)[name] == kept[name] for name in kept if IDS[0] in name)
+
+
+def test_a_case_without_labels_is_named(dataset, make_config, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(dataset, data)
+    (data / IDS[1] / "segmentation.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"case_00001.*one is missing"):
+        prepare(data, tmp_path / "cache", ["coarse"], make_config(), IDS)
+    with pytest.raises(InputError, match="holds no case case_99999"):
+        prepare(data, tmp_path / "cache", ["coarse"], make_config(), ["case_99999"])
+
+
+def test_neither_order_nor_processes_change_a_case(dataset, make_config, tmp_path):
+    forwards = prepare(dataset, tmp_path / "a", ["fine"], make_config(), IDS[:2])["fine"]
+    backwards = prepare(dataset, tmp_path / "b", ["fine"], make_config(), IDS[1::-1], workers=2)["fine"][::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        assert one.image.name == other.image.name
+        for first, second in zip(one.load(), other.load(), strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def test_regions_come_from_a_coarse_network_where_configured(dataset, small_config, small_weights, tmp_path):
+    config = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
+    found = prepare(dataset, tmp_path, ["fine"], config, IDS[:1], coarse_weights=small_weights)["fine"][0]
+    true = prepare(dataset, tmp_path, ["fine"], small_config, IDS[:1])["fine"][0]
+    assert found.image != true.image
+    ct, _ = read_case(list_cases(dataset)[0])
+    assert found.load()[0].shape[0] <= ct.shape[0]
+    assert set(np.unique(found.load()[1])) >= {0, 1}
+    for settings, weights in ((config, None), (small_config, small_weights)):
+        with pytest.raises(ConfigError, match=r"preparation\.roi"):
+            prepare(dataset, tmp_path, ["fine"], settings, IDS[:1], coarse_weights=weights)
+
+
+def test_the_index_tells_what_is_there(dataset, make_config, tmp_path):
+    config = make_config()
+    assert not is_cache(tmp_path)
+    prepared = prepare(dataset, tmp_path, GRIDS, config, IDS[:2])
+    write_index(dataset, tmp_path, config, prepared)
+    assert is_cache(tmp_path)
+    cache = open_cache(tmp_path)
+    assert cache.labelled == IDS
+    assert cache.dataset == dataset.resolve()
+    for stage in STAGES:
+        found = cache.cases(stage, config)
+        assert list(found.values()) == prepared["coarse" if stage == "coarse" else "fine"]
+    other = changed(config, margin_mm=(9.0, 9.0, 9.0))
+    with pytest.raises(InputError, match="nothing prepared with these settings"):
+        cache.cases("kidney", other)
+    assert cache.cases("coarse", other)  # the margin does not touch the coarse arrays
+    write_index(dataset, tmp_path, other, prepare(dataset, tmp_path, ["fine"], other, IDS))
+    both = open_cache(tmp_path)
+    assert (len(both.cases("kidney", config)), len(both.cases("kidney", other))) == (2, 3)
+    prepared["fine"][0].image.unlink()
+    with pytest.raises(InputError, match="lacks files of case_00000"):
+        both.cases("lesion", config)
+
+
+@pytest.mark.parametrize("change", [{"version": VERSION + 1}, {"grids": None, "dataset": 3}, None])
+def test_an_index_that_cannot_be_used_says_what_to_do(change, dataset, make_config, tmp_path):
+    write_index(dataset, tmp_path, make_config(), prepare(dataset, tmp_path, ["coarse"], make_config(), IDS[:1]))
+    path = tmp_path / "index.json"
+    path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match="run `renalseg prepare` again"):
+        open_cache(tmp_path)
+
+
+def test_what_decides_the_arrays_decides_the_key(make_config):
+    config = make_config()
+    assert settings_key("coarse", config) != settings_key("fine", config)
+    assert settings_key("fine", config) == settings_key("fine", make_config(epochs=9))
+    for other in (
+        make_config(ignore_beyond_mm=9.0),
+        changed(config, margin_mm=(9.0, 9.0, 9.0)),
+        config.model_copy(update={"preparation": Preparation(margin_jitter=(1.0, 1.0))}),
+    ):
+        assert settings_key("fine", config) != settings_key("fine", other)
+        assert settings_key("coarse", config) == settings_key("coarse", other)
