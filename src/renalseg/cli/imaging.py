@@ -1,0 +1,142 @@
+"""Commands for those who have a CT: demo, segment, evaluate, describe."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from renalseg.cli.common import Device, Precision, Preset, app, bar, configuration, table
+
+
+class Missing(StrEnum):
+    """What ``evaluate`` does about a case without a usable prediction."""
+
+    error = "error"
+    zero = "zero"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for the results")] = Path("renalseg-demo"), device: Device = "auto"
+) -> None:
+    """Render a CT phantom, segment it, evaluate it, draw it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from renalseg.core.labels import HECS
+    from renalseg.demo import run_demo
+
+    console = Console()
+    with console.status("Starting") as status:
+        result = run_demo(out, lambda text: status.update(f"{text} ..."), device)
+    _print_record(console, result.record)
+    scores = result.scores.mean
+    rows = table("evaluation class", "Dice", "surface Dice")
+    for hec in HECS:
+        rows.add_row(hec.title, f"{scores.dice[hec.name]:.4f}", f"{scores.surface_dice[hec.name]:.4f}")
+    console.print(rows)
+    console.print(Text(f"labels   {result.labels}\npicture  {result.picture}"), soft_wrap=True)
+
+
+@app.command()
+def segment(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="files, DICOM folders or zips, datasets")],
+    out: Annotated[Path, typer.Option(help="folder for CASE.nii.gz, CASE.json and CASE.png")],
+    weights: Annotated[
+        list[str] | None, typer.Option(help="packaged name or folder; several are averaged  [default: default]")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    tta: Annotated[bool, typer.Option(help="average with the mirror image along z")] = True,
+) -> None:
+    """Segment CTs: NIfTI, NRRD, MHA, DICOM folders or zips, or a dataset in KiTS23 layout."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from renalseg.core.errors import InputError
+
+    if len(inputs) == 1 and not inputs[0].exists():  # said at once, before torch is loaded
+        raise InputError(f"{inputs[0]} does not exist; check the path.")
+
+    from renalseg.batch import list_inputs, segment_all
+    from renalseg.predict.segmenter import Segmenter
+
+    cases = list_inputs(inputs)
+    segmenter = Segmenter(weights or "default", device, precision, tta)
+    console, failed = Console(stderr=True), list[str]()
+    with console.status("Starting") as status:
+        for outcome in segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ..."))):
+            if outcome.record is not None:
+                _print_record(console, outcome.record)
+                continue
+            failed.append(outcome.name)
+            start = ("renalseg", "") if len(cases) == 1 else (f"failed {outcome.name}", "red")
+            console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
+    if len(cases) > 1:
+        done = f"{len(cases) - len(failed)} of {len(cases)} cases segmented into {out}"
+        console.print(Text(done + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
+    if failed:
+        raise typer.Exit(2 if len(failed) == len(cases) else 1)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="folder with CASE.nii.gz")],
+    truth: Annotated[Path, typer.Option(help="dataset in KiTS23 layout")],
+    out: Annotated[Path, typer.Option(help="folder for metrics.csv, metrics.json and metrics.md")],
+    fold: Annotated[int | None, typer.Option(help="only the cases of this fold of five")] = None,
+    missing: Annotated[Missing, typer.Option(help="a case without a usable prediction")] = Missing.error,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+) -> None:
+    """Score label maps by the official KiTS23 rules."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from renalseg.evaluate.cohort import evaluate as score
+    from renalseg.io.kits import fold_split, list_cases
+
+    cases = None
+    if fold is not None:
+        cases = fold_split([c.case_id for c in list_cases(truth) if c.segmentation], fold)[1]
+    console = Console()
+    with bar("evaluating") as advance:
+        score(predictions, truth, out, missing.value, cases, workers, lambda _, done, total: advance(done, total))
+    console.print(Markdown((out / "metrics.md").read_text()))
+
+
+@app.command()
+def describe(
+    preset: Preset = None,
+    weights: Annotated[str | None, typer.Option(help="packaged name or folder")] = None,
+    yaml: Annotated[bool, typer.Option("--yaml", help="print the configuration as YAML, to edit")] = False,
+) -> None:
+    """Print networks, cost, training protocol and the source of every number."""
+    from rich.console import Console
+
+    from renalseg.core.errors import ConfigError
+    from renalseg.model.checkpoint import open_weights
+    from renalseg.report.describe import describe as tables
+
+    if weights is not None and preset is not None:
+        raise ConfigError("give --preset or --weights, not both: weights hold their own configuration")
+    opened = open_weights(weights or "default") if preset is None else None
+    settings = opened.config if opened else configuration(preset, None)
+    if yaml:
+        print(settings.to_yaml(), end="")
+        return
+    Console().print(tables(settings, opened))
+
+
+def _print_record(console: Any, record: dict[str, Any]) -> None:
+    """One case: volumes, time, memory and warnings; as ``Text``, since names may hold brackets, rich's markup."""
+    from rich.text import Text
+
+    volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record["volumes_ml"].items())
+    found = volumes if record["kidney_found"] else "no kidney found"
+    device = record["peak_memory_mb"]["device"]
+    memory = f"{record['peak_memory_mb']['host']:.0f} MB" + (f", device {device:.0f} MB" if device else "")
+    line = f": {found}; {record['timings_s']['total']:.1f} s, {memory}"
+    console.print(Text.assemble((record["case"], "bold"), line), soft_wrap=True)
+    for warning in record["warnings"]:
+        console.print(Text.assemble(("  warning", "yellow"), f" {warning}"), soft_wrap=True)
