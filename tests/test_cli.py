@@ -444,6 +444,26 @@ def test_train_and_resume(run, dataset, small_config, tmp_path):
     assert run(*train(dataset, out, config, "--resume"))[0] == 0
 
 
+def test_prepare_then_train_from_the_cache(run, dataset, small_config, tmp_path):
+    config, cache, out = tmp_path / "c.yaml", tmp_path / "cache", tmp_path / "weights"
+    config.write_text(small_config.to_yaml())
+    code, printed, err = run("prepare", dataset, "--out", cache, "--config", config)
+    assert (code, err) == (0, "")
+    assert f"cases in {cache}, 0.00 GB" in printed
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+    assert run("prepare", dataset, "--out", cache, "--config", config)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == files
+    assert run(*train(cache, out, config, "--deterministic"))[0] == 0
+    assert not (out / "cache").exists()
+    code, _, err = run(*train(cache, tmp_path / "other", config, "--preset", "tiny"))
+    assert (code, err.count("\n")) == (2, 1)
+    code, _, err = run(
+        "train", "coarse", "--data", cache, "--out", tmp_path / "x", "--preset", "light", "--device", "cpu"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "nothing prepared with these settings" in err
+
+
 @pytest.mark.parametrize("problem", ["both", "preset", "file", "fold", "data"])
 def test_train_refuses(problem, run, dataset, small_config, tmp_path):
     config = tmp_path / "c.yaml"
@@ -489,7 +509,7 @@ def test_version_and_help(run):
     assert run("--version") == (0, f"{renalseg.__version__}\n", "")
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    for command in ("demo", "segment", "train", "evaluate", "phantom", "describe"):
+    for command in ("demo", "segment", "train", "evaluate", "phantom", "describe", "prepare", "inspect"):
         assert f" {command} " in out
 
 

@@ -41,6 +41,12 @@ def test_json(result):
         for k, hec in enumerate(("kidney", "masses", "tumor")):
             assert data[name]["dice"][hec] == pytest.approx(expected[k])
             assert data[name]["surface_dice"][hec] == pytest.approx(expected[3 + k])
+    interval = data["mean_interval"]
+    assert (interval["confidence"], interval["resamples"]) == (0.95, 10000)
+    for kind in ("dice", "surface_dice"):
+        for hec in ("kidney", "masses", "tumor"):
+            low, mean, high = (end[kind][hec] for end in (interval["lower"], data["mean"], interval["upper"]))
+            assert low < mean < high
     assert data["cases"][1] == {
         "case_id": "case_00002",
         "dice": {"kidney": 0.5, "masses": 0.25, "tumor": 0.0},
@@ -54,8 +60,12 @@ def test_markdown(result):
     lines = text.splitlines()
     assert lines[0] == "# Evaluation of 3 cases"
     row = next(line for line in lines if line.startswith("| Masses"))
-    assert (
-        row == '| Masses (the paper\'s "cyst") | 0.4722 ± 0.1712 | 0.3000 ± 0.0816 | 0.8580 / 0.7365 | 0.792 / 0.591 |'
+    low, high = result.interval
+    assert row == (
+        '| Masses (the paper\'s "cyst") '
+        f"| 0.4722 ± 0.1712 | {low.dice['masses']:.4f} to {high.dice['masses']:.4f} "
+        f"| 0.3000 ± 0.0816 | {low.surface_dice['masses']:.4f} to {high.surface_dice['masses']:.4f} "
+        "| 0.8580 / 0.7365 | 0.792 / 0.591 |"
     )
     assert any("| 0.9661 / 0.9408 | 0.954 / 0.897 |" in line for line in lines)
     assert any(line.startswith("| Tumor") and "| 0.8591 / 0.7329 | 0.691 / 0.541 |" in line for line in lines)
@@ -63,7 +73,7 @@ def test_markdown(result):
     worst = [line.split(" | ")[0] for line in lines if line.startswith("| case_")]
     assert worst == ["| case_00002", "| case_00000", "| case_00010"]
     table_widths = {line.count("|") for line in lines[4:9]}
-    assert table_widths == {6}
+    assert table_widths == {8}
 
 
 def test_markdown_of_one_case_lists_no_more_than_five_worst():

@@ -299,7 +299,7 @@ def test_trains_from_a_cache_whose_dataset_is_gone(write_dataset, make_config, t
     write_index(data, tmp_path / "cache", config, prepare(data, tmp_path / "cache", GRIDS, config, ids))
     expected = run_training(request("lesion", data, tmp_path / "a", config, fold=1), QUIET)
     found = run_training(request("lesion", tmp_path / "cache", tmp_path / "b", config, fold=1), QUIET)
-    drop = ("seconds", "wait_seconds", "case_seconds")
+    drop = ("seconds", "wait_seconds", "first_wait_seconds", "case_seconds")
     assert [{k: v for k, v in m.items() if k not in drop} for m in found["history"]] == [
         {k: v for k, v in m.items() if k not in drop} for m in expected["history"]
     ]

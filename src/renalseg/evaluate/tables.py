@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from renalseg import __version__
 from renalseg.core.labels import HECS
+from renalseg.evaluate.bootstrap import CONFIDENCE, RESAMPLES, SEED, mean_interval
 from renalseg.evaluate.metrics import CaseMetrics
 from renalseg.io.files import write_json, write_text
 
@@ -59,6 +61,12 @@ class CohortResult:
         """Median over the cases."""
         return CaseMetrics.from_row("median", tuple(np.median(self.rows, axis=0).tolist()))
 
+    @cached_property
+    def interval(self) -> tuple[CaseMetrics, CaseMetrics]:
+        """Ends of the 95 % bootstrap interval of the mean (``evaluate.bootstrap``): lower, upper."""
+        low, high = mean_interval(self.rows).tolist()
+        return CaseMetrics.from_row("lower", tuple(low)), CaseMetrics.from_row("upper", tuple(high))
+
     def worst(self, n: int = N_WORST) -> list[CaseMetrics]:
         """The ``n`` cases with the lowest mean Dice over the classes, the lowest first."""
         return sorted(self.cases, key=lambda case: (sum(case.dice.values()), case.case_id))[:n]
@@ -91,6 +99,14 @@ def to_json(result: CohortResult) -> dict[str, Any]:
         "n_cases": len(result.cases),
         "tolerance_mm": {hec.name: hec.tolerance_mm for hec in HECS},
         "mean": _scores(result.mean),
+        "mean_interval": {
+            "confidence": CONFIDENCE,
+            "method": "percentile bootstrap over cases",
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "lower": _scores(result.interval[0]),
+            "upper": _scores(result.interval[1]),
+        },
         "std": _scores(result.std),
         "median": _scores(result.median),
         "cases": [
@@ -108,18 +124,22 @@ def to_markdown(result: CohortResult) -> str:
     lines = [
         f"# Evaluation of {n} case{'s' if n != 1 else ''}",
         "",
-        "Mean ± standard deviation over the cases, by the KiTS23 rules. Paper: its table 4.",
+        "Mean ± standard deviation over the cases, by the KiTS23 rules, and "
+        f"the {100 * CONFIDENCE:g} % interval of the mean ({RESAMPLES} bootstrap samples). Paper: its table 4.",
         "",
-        "| Class | Dice | Surface Dice | Paper, fold 0: Dice / surface Dice | Paper, test: Dice / surface Dice |",
-        "|---|---|---|---|---|",
+        "| Class | Dice | Interval | Surface Dice | Interval "
+        "| Paper, fold 0: Dice / surface Dice | Paper, test: Dice / surface Dice |",
+        "|---|---|---|---|---|---|---|",
     ]
     for hec in HECS:
         title = 'Masses (the paper\'s "cyst")' if hec.name == "masses" else hec.title
-        (dice, surface), (dice_std, surface_std), in_fold, in_test = (
-            (scores.dice[hec.name], scores.surface_dice[hec.name]) for scores in (mean, std, fold, test)
+        (dice, surface), (dice_std, surface_std), low, high, in_fold, in_test = (
+            (scores.dice[hec.name], scores.surface_dice[hec.name])
+            for scores in (mean, std, *result.interval, fold, test)
         )
         lines.append(
-            f"| {title} | {dice:.4f} ± {dice_std:.4f} | {surface:.4f} ± {surface_std:.4f} "
+            f"| {title} | {dice:.4f} ± {dice_std:.4f} | {low[0]:.4f} to {high[0]:.4f} "
+            f"| {surface:.4f} ± {surface_std:.4f} | {low[1]:.4f} to {high[1]:.4f} "
             f"| {in_fold[0]:.4f} / {in_fold[1]:.4f} | {in_test[0]:.3f} / {in_test[1]:.3f} |"
         )
     lines += [

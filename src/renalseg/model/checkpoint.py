@@ -132,7 +132,9 @@ def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Modul
     file = path / f"{stage}.safetensors"
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(file) as temporary:
-        save_file(tensors, temporary, metadata={"renalseg": __version__, "stage": stage})
+        save_file(
+            tensors, temporary, metadata={"renalseg": __version__}
+        )  # one key: safetensors writes several in any order, and hashes would differ
         temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     manifest["stages"][stage] = {"file": file.name, "sha256": file_sha256(file), "trained_on": trained_on}
     write_text(config.to_yaml(), path / "config.yaml")

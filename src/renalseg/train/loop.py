@@ -127,7 +127,7 @@ def _epoch(
     epoch: int,
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """One pass; returns its record and the loss of each case, NaN for those that were left out."""
-    settings, started, waited = run.config.training[run.stage], time.perf_counter(), 0.0
+    settings, started, waited, first_wait = run.config.training[run.stage], time.perf_counter(), 0.0, 0.0
     losses = np.full(len(run.cases), np.nan)
     each = len(batches)
     steps = settings.epochs * each
@@ -147,6 +147,7 @@ def _epoch(
                 )
             losses[case] = loss
         waited += wait_s
+        first_wait = first_wait if index else wait_s
         if run.on_step:
             run.on_step(step + 1, steps, sum(found.values()) / max(1, len(found)))
     run.runtime.synchronise()
@@ -158,6 +159,7 @@ def _epoch(
         "lr": rate,
         "seconds": time.perf_counter() - started,
         "wait_seconds": waited,
+        "first_wait_seconds": first_wait,
     }
     return record, losses
 

@@ -66,12 +66,9 @@ def load_state(path: Path, state: State, config_sha256: str) -> None:
     Raises:
         WeightsError: the file is missing or damaged, or belongs to another configuration.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: there is no run to resume; start it without --resume") from error
+    meta = _read_meta(path)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if meta["progress"]["config_sha256"] != config_sha256:
         raise WeightsError(f"{path}: this run has another configuration; resume with its own config.yaml")
     state.progress = meta["progress"]
@@ -87,6 +84,25 @@ def load_state(path: Path, state: State, config_sha256: str) -> None:
     torch.set_rng_state(tensors["random.torch"])
     if meta["scaler"]:
         state.scaler.load_state_dict(meta["scaler"])
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The numbers of a run, without its tensors.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    progress: dict[str, Any] = _read_meta(path)["progress"]
+    return progress
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta: dict[str, Any] = json.loads(file.metadata()["state"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: there is no run to resume; start it without --resume") from error
+    return meta
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,133 @@
+"""What a training step costs: seconds, waiting for data, memory, share of the machine's matrix rate, whole schedule.
+
+    python benchmarks/training_step.py [--preset light] [--stages coarse kidney lesion] [--steps 5] [--workers 1]
+                                       [--device auto] [--precision auto] [--cases 391] [--compile]
+
+Runs the real loop on made-up arrays whose depths follow the slices of KiTS23's regions, drops the first step, and
+projects the paper's schedule for ``--cases`` training cases. One row a stage, as Markdown.
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from renalseg.config import STAGES, Config, preset
+from renalseg.model.resunet import build
+from renalseg.model.runtime import PRECISIONS, Runtime, choose
+from renalseg.train.cache import Prepared
+from renalseg.train.loop import Run, train
+
+PERCENTILES, SLICES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (20, 22, 27, 37, 64, 241, 335)
+"""Slices of the box of kidneys and masses in KiTS23 (METHOD, section 1); the margin adds 40 mm, about 13 slices."""
+MARGIN_SLICES = 13
+
+
+def made_up(folder: Path, stage: str, config: Config, cases: int) -> list[Prepared]:
+    """Prepared arrays with noise for an image and an ellipsoid kidney, tumor and cyst."""
+    generator, made = np.random.default_rng(0), []
+    for i in range(cases):
+        shape = config.coarse.shape
+        if stage != "coarse":
+            depth = int(np.interp(generator.uniform(), PERCENTILES, SLICES)) + MARGIN_SLICES
+            shape = (depth, *config.fine.in_plane)
+        z, y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
+        labels = (z**2 + y**2 + x**2 < 0.6).astype(np.uint8)
+        labels[(z - 0.2) ** 2 + y**2 + x**2 < 0.1] = 2
+        labels[(z + 0.3) ** 2 + y**2 + x**2 < 0.05] = 3
+        prepared = Prepared(f"case_{i:05d}", folder / f"{stage}-{i}-image.npy", folder / f"{stage}-{i}-labels.npy")
+        prepared.write(generator.uniform(-1, 1, shape).astype(np.float16), labels)
+        made.append(prepared)
+    return made
+
+
+def matrix_tflops(runtime: Runtime) -> float:
+    """Rate of a square matrix product in the run's arithmetic, TFLOP/s: the best of several."""
+    n = 8192 if runtime.device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=runtime.device, dtype=PRECISIONS[runtime.precision])
+    best = 0.0
+    for _ in range(8):
+        runtime.synchronise()
+        started = time.perf_counter()
+        a @ a
+        runtime.synchronise()
+        best = max(best, 2 * n**3 / (time.perf_counter() - started) / 1e12)
+    return best
+
+
+def step_tflop(config: Config, stage: str, depths: list[int]) -> float:
+    """Arithmetic of a step over patches of ``depths`` slices: forward, and twice that backward."""
+    network, total = build(config.network(stage)).to("meta"), 0.0
+    for depth in depths:
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 1, depth, *config.training[stage].patch[1:], device="meta"))
+        total += 3 * counter.get_total_flops() / 1e12
+    return total
+
+
+def measure(stage: str, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path) -> str:
+    """One row of the table."""
+    batch = config.training[stage].batch
+    changes = {"epochs": 1, "hard_cases": 0.0, "compile": a.compile}
+    settings = config.training[stage].model_copy(update=changes)
+    short = config.model_copy(update={"training": config.training | {stage: settings}})
+    cases = made_up(folder, stage, config, batch * (a.steps + 1))
+    ends: list[float] = []
+    runtime.reset_device_peak()
+    run = Run(
+        stage,
+        short,
+        cases,
+        folder / "run",
+        runtime,
+        {},
+        workers=a.workers,
+        on_step=lambda *_: ends.append(_now(runtime)),
+    )
+    history = train(run)["history"]
+    seconds = (ends[-1] - ends[0]) / a.steps
+    depth = config.training[stage].patch[0]
+    depths = [min(p.load()[0].shape[0], depth) for p in cases[batch:]]
+    rate = step_tflop(config, stage, depths) / a.steps / seconds
+    wait = (history[0]["wait_seconds"] - history[0]["first_wait_seconds"]) / (ends[-1] - ends[0])
+    kept = a.cases - int(config.training[stage].hard_cases * a.cases)
+    hours = config.training[stage].epochs * -(-kept // batch) * seconds / 3600
+    peak = runtime.peak_device_mb()
+    memory = "-" if peak is None else f"{peak:.0f}"
+    return f"| {stage} | {seconds:.2f} | {100 * wait:.2f} | {rate:.3f} | {memory} | {hours:.1f} |"
+
+
+def _now(runtime: Runtime) -> float:
+    runtime.synchronise()
+    return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="light")
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--cases", type=int, default=391)
+    parser.add_argument("--compile", action="store_true")
+    a = parser.parse_args()
+    runtime, config = choose(a.device, a.precision), preset(a.preset)
+    card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.machine()
+    print(f"{card}, {torch.get_num_threads()} threads, {runtime.precision}, preset {a.preset}, ", end="")
+    print(f"{a.workers} workers; matrix products reach {matrix_tflops(runtime):.3f} TFLOP/s\n")
+    print("| stage | s a step | waiting for data, % | TFLOP/s | peak device MB | whole schedule, h |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in a.stages:
+            print(measure(stage, config, runtime, a, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

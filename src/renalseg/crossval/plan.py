@@ -1,0 +1,128 @@
+"""What a cross validation is to do, on which data, and what of it was done before."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from renalseg.config import STAGES, Config, Stage
+from renalseg.core.errors import ConfigError, InputError, WeightsError
+from renalseg.io.files import check_writable, write_json, write_text
+from renalseg.io.kits import KitsCase, fold_split, list_cases
+from renalseg.model.checkpoint import open_weights
+from renalseg.train.cache import is_cache, open_cache
+from renalseg.train.state import read_progress
+
+ALL_FOLDS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a user asks for; see ``renalseg crossval --help``."""
+
+    data: Path
+    out: Path
+    config: Config
+    folds: tuple[int, ...] = ALL_FOLDS
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 0
+    validation_cases: int = 4
+
+    def weights(self, fold: int) -> Path:
+        """The weights folder of a fold."""
+        return self.out / f"fold_{fold}"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dataset: its folder, the ids that folds are drawn over, and the cases with image and labels."""
+
+    dataset: Path
+    labelled: list[str]
+    cases: dict[str, KitsCase]
+
+    def held_out(self, fold: int) -> list[str]:
+        """Ids of the cases that a fold predicts."""
+        return [i for i in fold_split(self.labelled, fold)[1] if i in self.cases]
+
+
+def open_data(plan: Plan) -> Data:
+    """The dataset behind ``plan.data``, checked before any work."""
+    dataset, labelled = plan.data, None
+    if is_cache(plan.data):
+        cache = open_cache(plan.data)
+        for stage in STAGES:
+            cache.cases(stage, plan.config)
+        dataset, labelled = cache.dataset, cache.labelled
+        if not dataset.is_dir():
+            raise InputError(
+                f"{dataset}: held-out cases are predicted from the CT scans that {plan.data} was prepared from; bring "
+                "them back, or give the dataset as --data"
+            )
+    known = list_cases(dataset)
+    usable = {c.case_id: c for c in known if c.imaging and c.segmentation}
+    if labelled is None:
+        labelled = [c.case_id for c in known if c.segmentation]
+    elif gone := sorted(set(labelled) - {c.case_id for c in known if c.segmentation}):
+        raise InputError(f"{dataset} lacks {gone[0]} ({len(gone)} in all), which {plan.data} knows; bring them back.")
+    if not usable:
+        raise InputError(f"{dataset} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    return Data(dataset, labelled, usable)
+
+
+def begin(plan: Plan, data: Data) -> None:
+    """Notes what is begun in ``plan.out``, or makes sure that it is the same as before."""
+    ids = hashlib.sha256("\n".join(data.labelled).encode()).hexdigest()[:16]
+    name = data.dataset.resolve().name
+    inputs = {"config_sha256": plan.config.sha256(), "dataset": name, "cases": len(data.labelled), "cases_sha256": ids}
+    path = plan.out / "inputs.json"
+    check_writable(plan.out)
+    if not path.exists():
+        write_text(plan.config.to_yaml(), plan.out / "config.yaml")
+        write_json(inputs, path)
+        return
+    try:
+        known = json.loads(path.read_text())
+        before = {key: known[key] for key in inputs}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); delete it if nothing was changed") from error
+    if before["config_sha256"] != inputs["config_sha256"]:
+        raise ConfigError(
+            f"{plan.out} was begun with another configuration; go on with --config {plan.out / 'config.yaml'}, or give "
+            "another --out"
+        )
+    if before != inputs:
+        raise ConfigError(
+            f"{plan.out} was begun with {before['cases']} cases of {before['dataset']}, now there are "
+            f"{inputs['cases']} of {name}, not the same ones; give the dataset that it was begun with, or another --out"
+        )
+
+
+def is_finished(plan: Plan, fold: int, stage: Stage) -> bool:
+    """Whether a stage has run all its epochs.
+
+    Raises:
+        ConfigError: it was trained with another configuration, or for another fold. WeightsError: a file is damaged.
+    """
+    folder = plan.weights(fold)
+    path = folder / stage / "last.safetensors"
+    if not path.exists():
+        return False
+    try:
+        progress = read_progress(path)
+        config, epoch, of = progress["config_sha256"], progress["epoch"], progress["trained_on"]["fold"]
+    except (WeightsError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged ({error}); delete {folder} to train this fold anew") from error
+    if config != plan.config.sha256():
+        raise ConfigError(
+            f"{path.parent} was trained with another configuration; go on with --config {folder / 'config.yaml'}, or "
+            "give another --out"
+        )
+    if of != fold:
+        raise ConfigError(f"{path.parent} was trained for fold {of}, not {fold}; give another --out")
+    if epoch < plan.config.training[stage].epochs:
+        return False
+    if stage not in open_weights(folder).files:
+        raise WeightsError(f"{folder}: the weights of {stage} are gone; delete {folder} to train this fold anew")
+    return True

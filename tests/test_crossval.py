@@ -1,0 +1,374 @@
+"""``renalseg.crossval``: what a whole run leaves, that it goes on from anywhere, and what it refuses."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from renalseg import batch
+from renalseg.cli import main
+from renalseg.core.errors import ConfigError, InputError, WeightsError
+from renalseg.core.volume import Volume
+from renalseg.crossval import Plan, Reports, cross_validate
+from renalseg.io.files import write_json
+from renalseg.io.kits import fold_split
+from renalseg.io.nifti import write_nifti
+from renalseg.model.checkpoint import open_weights
+from renalseg.train.cache import GRIDS, prepare, write_index
+
+CASES = [f"case_{i:05d}" for i in range(10)]
+FOLDS = (0, 1)
+HELD_OUT = {fold: fold_split(CASES, fold)[1] for fold in FOLDS}
+SPACING_MM = (5.0, 5.0, 5.0)
+
+
+def write_case(folder, seed):
+    """Two bright kidneys in fat, a tumor in one of them."""
+    generator = np.random.default_rng(seed)
+    z, y, x = np.ogrid[:12, :24, :32]
+    labels = np.zeros((12, 24, 32), np.uint8)
+    for side in (9, 23):
+        labels[((z - 6) / 4) ** 2 + ((y - 12) / 5) ** 2 + ((x - side) / 5) ** 2 < 1] = 1
+    labels[4:8, 10:14, 8:11] = 2
+    hu = np.array([-100, 150, 250, 10])[labels] + generator.normal(0, 5, labels.shape)
+    folder.mkdir(parents=True)
+    write_nifti(Volume.from_array(hu.astype(np.int16), SPACING_MM), folder / "imaging.nii.gz")
+    write_nifti(Volume.from_array(labels, SPACING_MM), folder / "segmentation.nii.gz")
+
+
+def draw(_ct, _labels, path, **_):
+    """In place of the real picture, which takes most of a small case's time."""
+    path.write_bytes(b"picture")
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    monkeypatch.setattr(batch, "overlay", draw)
+    monkeypatch.setattr("renalseg.report.training_page.example_png", lambda *_: b"")
+    monkeypatch.setattr("renalseg.report.training_page.description", lambda _: "a case")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kits") / "dataset"
+    for seed, case in enumerate(CASES):
+        write_case(folder / case, seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make_plan(dataset, small_config):
+    def make(out, data=dataset, config=small_config, folds=FOLDS):
+        return Plan(data, out, config, folds, device="cpu", precision="fp32", validation_cases=1)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(make_plan, tmp_path_factory):
+    """A run of two folds that is done; not to be changed."""
+    out = tmp_path_factory.mktemp("crossval") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "overlay", draw)
+        said, progress = [], []
+        result = cross_validate(make_plan(out), Reports(said.append, lambda *step: progress.append(step)))
+    return out, result, said, progress
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished run, to be damaged."""
+    return shutil.copytree(finished[0], tmp_path / "out")
+
+
+def times(out, *kinds):
+    """Time of writing of each file whose path holds one of ``kinds``."""
+    files = [p for p in out.rglob("*") if p.is_file()]
+    return {
+        p.relative_to(out).as_posix(): p.stat().st_mtime_ns
+        for p in files
+        if any(kind in p.as_posix() for kind in kinds)
+    }
+
+
+WORK = (".safetensors", "/predictions/", "/evaluation/fold_", "/cache/")
+
+
+def test_what_a_run_leaves(finished):
+    out, result, said, progress = finished
+    assert result.failed == {}
+    assert [f.fold for f in result.folds] == list(FOLDS)
+    for fold in FOLDS:
+        assert set(open_weights(out / f"fold_{fold}").files) == {"coarse", "kidney", "lesion"}
+        assert (out / f"fold_{fold}" / "lesion" / "report.html").is_file()
+        assert not (out / f"fold_{fold}" / "cache").exists()  # one for all
+        scores = json.loads((out / "evaluation" / f"fold_{fold}" / "metrics.json").read_text())
+        assert [c["case_id"] for c in scores["cases"]] == HELD_OUT[fold]
+    predicted = sorted(HELD_OUT[0] + HELD_OUT[1])
+    assert {p.name for p in (out / "predictions").iterdir()} == {
+        f"{case}{suffix}" for case in predicted for suffix in (".nii.gz", ".json", ".png")
+    }
+    rows = (out / "evaluation" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["caseID", *predicted, "average"]
+    assert said[0] == "fold 0: coarse begins"
+    whats = list(dict.fromkeys(step[0] for step in progress))
+    assert whats[:2] == ["preparing", "fold 0: training coarse"]
+    assert "fold 1: evaluating" in whats
+    assert progress[-1][1:] == (len(HELD_OUT[1]),) * 2
+    assert not list(out.rglob("*.tmp-*"))
+
+
+def test_each_case_is_predicted_by_the_weights_that_did_not_see_it(finished):
+    out = finished[0]
+    for fold in FOLDS:
+        weights = open_weights(out / f"fold_{fold}")
+        assert {e["trained_on"]["fold"] for e in weights.manifest["stages"].values()} == {fold}
+        assert weights.manifest["stages"]["lesion"]["trained_on"]["cases"] == 8
+        for case in HELD_OUT[fold]:
+            record = json.loads((out / "predictions" / f"{case}.json").read_text())
+            assert record["weights_sha256"] == weights.sha256
+
+
+def test_the_table(finished):
+    out = finished[0]
+    text = (out / "crossval.md").read_text()
+    start = text.index("| Cases |")
+    rows = text[start : text.index("\n\n", start)].splitlines()
+    assert [row.split(" | ")[0].lstrip("| ") for row in rows[2:]] == [
+        "fold 0 (2)",
+        "fold 1 (2)",
+        "**all folds (4)**",
+        "paper, fold 0",
+        "paper, test",
+    ]
+    assert {row.count("|") for row in rows} == {10}
+    assert re.fullmatch(r"\d\.\d{4} \(\d\.\d{4} to \d\.\d{4}\)", rows[4].split(" | ")[1])
+    assert "0.9661" in rows[5]
+    assert "20.65" in rows[6]
+    assert "3525 (device)" in rows[6]
+    assert rows[4].rstrip(" |").endswith("(host)")
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert len(pictures) == 4
+    assert all((out / picture).is_file() for picture in pictures)
+
+
+def test_the_json_says_the_same(finished):
+    out = finished[0]
+    data = json.loads((out / "crossval.json").read_text())
+    rows = np.array(
+        [line.split(",")[1:] for line in (out / "evaluation" / "metrics.csv").read_text().splitlines()[1:-1]], float
+    )
+    assert data["all"]["mean"]["dice"]["kidney"] == pytest.approx(rows[:, 0].mean(), abs=1e-7)
+    low, high = (data["all"]["mean_interval"][end]["dice"]["kidney"] for end in ("lower", "upper"))
+    assert low <= data["all"]["mean"]["dice"]["kidney"] <= high
+    assert data["all"]["seconds"]["median"] <= data["all"]["seconds"]["max"]
+    assert data["all"]["peak_memory_mb"]["host"] > 0
+    assert data["folds"].keys() == {"0", "1"}
+    assert data["worst"][0]["fold"] in FOLDS
+
+
+def test_started_again_nothing_is_done_again(copy, make_plan):
+    before, said = times(copy, *WORK), []
+    result = cross_validate(make_plan(copy), Reports(said.append))
+    assert times(copy, *WORK) == before
+    assert len(result.folds) == 2
+    assert said[:4] == [
+        "fold 0: trained already: coarse, kidney, lesion",
+        "fold 1: trained already: coarse, kidney, lesion",
+        "fold 0: 2 of 2 held-out cases are segmented already",
+        "fold 0: scored already",
+    ]
+
+
+def test_a_fold_without_its_lesion_stage_goes_on_there(copy, make_plan):
+    fold = copy / "fold_0"
+    shutil.rmtree(fold / "lesion")
+    (fold / "lesion.safetensors").unlink()
+    manifest = json.loads((fold / "manifest.json").read_text())
+    del manifest["stages"]["lesion"]
+    write_json(manifest, fold / "manifest.json")
+    kept = ("coarse", "kidney", "/fold_1/", *(f"predictions/{case}" for case in HELD_OUT[1]))
+    before, said = times(copy, *kept), []
+    result = cross_validate(make_plan(copy), Reports(said.append))
+    after = times(copy, *kept)
+    assert {k: v for k, v in after.items() if k in before} == before
+    assert "fold 0: lesion begins" in said
+    assert "fold 1: 2 of 2 held-out cases are segmented already" in said
+    assert set(open_weights(fold).files) == {"coarse", "kidney", "lesion"}
+    assert len(result.folds) == 2
+
+
+def test_interrupted_among_the_predictions_it_goes_on_there(copy, make_plan, monkeypatch):
+    shutil.rmtree(copy / "predictions")
+    calls = []
+
+    def interrupt(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        draw(*arguments, **more)
+
+    monkeypatch.setattr(batch, "overlay", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(make_plan(copy))
+    first, second = HELD_OUT[0]
+    assert {p.name.split(".")[0] for p in (copy / "predictions").iterdir()} == {first}
+    monkeypatch.setattr(batch, "overlay", draw)
+    before, said = times(copy, f"predictions/{first}"), []
+    cross_validate(make_plan(copy), Reports(said.append))
+    assert times(copy, f"predictions/{first}") == before
+    assert "fold 0: 1 of 2 held-out cases are segmented already" in said
+    assert (copy / "predictions" / f"{second}.json").is_file()
+
+
+def test_interrupted_in_training_it_goes_on_there(make_plan, tmp_path):
+    def interrupt(what, done, _):
+        if what == "fold 0: training kidney" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(make_plan(tmp_path / "out", folds=(0,)), Reports(on_progress=interrupt))
+    before, said = times(tmp_path / "out", "/coarse", ".npy"), []
+    cross_validate(make_plan(tmp_path / "out", folds=(0,)), Reports(said.append))
+    assert said[:3] == ["fold 0: trained already: coarse", "fold 0: kidney begins", "fold 0: lesion begins"]
+    assert times(tmp_path / "out", "/coarse", ".npy") == before
+
+
+def test_a_case_that_fails_costs_its_fold_the_scores_and_no_other(copy, make_plan, monkeypatch):
+    lost = HELD_OUT[0][1]
+    (copy / "predictions" / f"{lost}.json").unlink()
+
+    def refuse(path):
+        raise InputError(f"{path} is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "read_volume", refuse)
+        result = cross_validate(make_plan(copy))
+    assert set(result.failed) == {lost}
+    assert [f.fold for f in result.folds] == [1]
+    assert f"Fold 0 has no scores: 1 of 2 cases could not be segmented: {lost}" in (copy / "crossval.md").read_text()
+    assert len(cross_validate(make_plan(copy)).folds) == 2
+
+
+def test_replaced_labels_are_scored_anew(copy, dataset, make_plan, tmp_path):
+    other = shutil.copytree(dataset, tmp_path / "dataset")
+    shutil.copy(other / CASES[0] / "segmentation.nii.gz", other / HELD_OUT[1][0] / "segmentation.nii.gz")
+    said = []
+    cross_validate(make_plan(copy, data=other), Reports(said.append))
+    assert "fold 0: scored already" in said
+    assert "fold 1: scored already" not in said
+
+
+def test_from_a_cache(dataset, small_config, make_plan, tmp_path):
+    cache = tmp_path / "cache"
+    write_index(dataset, cache, small_config, prepare(dataset, cache, GRIDS, small_config, CASES))
+    result = cross_validate(make_plan(tmp_path / "out", data=cache, folds=(4,)))
+    assert [f.fold for f in result.folds] == [4]
+    assert not (tmp_path / "out" / "cache").exists()
+    assert "**all folds" not in (tmp_path / "out" / "crossval.md").read_text()
+
+
+def test_regions_from_each_folds_own_coarse_network(small_config, make_plan, tmp_path):
+    preparation = small_config.preparation.model_copy(update={"roi": "coarse"})
+    config = small_config.model_copy(update={"preparation": preparation})
+    result = cross_validate(make_plan(tmp_path / "out", config=config, folds=(2,)))
+    assert [f.fold for f in result.folds] == [2]
+    assert (tmp_path / "out" / "fold_2" / "cache" / "fine").is_dir()
+    assert not (tmp_path / "out" / "cache").exists()
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+def test_another_configuration(copy, small_config, make_plan):
+    changed = small_config.model_copy(update={"name": "other"})
+    before = times(copy, "")
+    with pytest.raises(ConfigError, match=r"begun with another configuration; go on with --config .*config\.yaml"):
+        cross_validate(make_plan(copy, config=changed))
+    (copy / "inputs.json").unlink()  # as if the folds had been trained by hand
+    with pytest.raises(ConfigError, match=r"fold_0/coarse was trained with another configuration"):
+        cross_validate(make_plan(copy, config=changed))
+    after = times(copy, "")
+    assert {k for k in before if after.get(k) != before[k]} <= {"inputs.json", "config.yaml"}
+
+
+def test_another_dataset(copy, dataset, make_plan, tmp_path):
+    other = shutil.copytree(dataset, tmp_path / "dataset")
+    shutil.rmtree(other / CASES[3])
+    with pytest.raises(ConfigError, match="begun with 10 cases of dataset, now there are 9 of dataset"):
+        cross_validate(make_plan(copy, data=other))
+
+
+def test_weights_of_another_fold(copy, make_plan):
+    shutil.rmtree(copy / "fold_1")
+    shutil.copytree(copy / "fold_0", copy / "fold_1")
+    with pytest.raises(ConfigError, match="trained for fold 0, not 1"):
+        cross_validate(make_plan(copy))
+
+
+@pytest.mark.parametrize("damage", ["state", "weights"])
+def test_damaged_folds(damage, copy, make_plan):
+    if damage == "state":
+        (copy / "fold_0" / "kidney" / "last.safetensors").write_bytes(b"nothing")
+    else:
+        (copy / "fold_0" / "lesion.safetensors").unlink()
+    with pytest.raises(WeightsError, match="fold_0"):
+        cross_validate(make_plan(copy))
+
+
+def test_a_cache_whose_dataset_is_gone(dataset, small_config, make_plan, tmp_path):
+    moved, cache = shutil.copytree(dataset, tmp_path / "moved"), tmp_path / "cache"
+    write_index(moved, cache, small_config, prepare(moved, cache, GRIDS, small_config, CASES))
+    shutil.rmtree(moved / CASES[0])
+    with pytest.raises(InputError, match=f"lacks {CASES[0]}"):
+        cross_validate(make_plan(tmp_path / "out", data=cache))
+    shutil.rmtree(moved)
+    with pytest.raises(InputError, match="bring them back, or give the dataset as --data"):
+        cross_validate(make_plan(tmp_path / "out", data=cache))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folds_that_do_not_exist_and_torchrun(make_plan, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="fold 5 of 5"):
+        cross_validate(make_plan(tmp_path / "out", folds=(0, 5)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        cross_validate(make_plan(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["renalseg", "crossval", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "250")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code or 0
+
+
+def test_the_command(copy, dataset, monkeypatch, capsys):
+    fixed = ("--data", dataset, "--out", copy, "--config", copy / "config.yaml", "--device", "cpu")
+    assert run(monkeypatch, *fixed, "--precision", "fp32", "--folds", "1,0") == 0
+    out = capsys.readouterr().out
+    assert "fold 0: trained already: coarse, kidney, lesion" in out
+    assert "paper, fold 0" in out
+    assert str(copy / "crossval.md") in out.replace("\n", "")
+    assert run(monkeypatch, *fixed, "--folds", "one") == 2
+    assert "--folds one: give numbers" in capsys.readouterr().err
+
+
+def test_the_command_exits_with_1_where_a_case_failed(copy, dataset, monkeypatch, capsys):
+    (copy / "predictions" / f"{HELD_OUT[0][0]}.json").unlink()
+
+    def refuse(path):
+        raise InputError(f"{path} is damaged")
+
+    monkeypatch.setattr(batch, "read_volume", refuse)
+    fixed = ("--data", dataset, "--out", copy, "--config", copy / "config.yaml", "--device", "cpu", "--folds", "0,1")
+    assert run(monkeypatch, *fixed) == 1
+    assert f"failed {HELD_OUT[0][0]}" in capsys.readouterr().err
