@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from renalseg.config import Config, Network
     from renalseg.model.resunet import ResUnet
 
@@ -17,6 +20,21 @@ REPOSITORY = Path(__file__).parents[1]
 # No deadline: a busy machine is no defect. 50 examples keep the quick tests quick.
 hypothesis.settings.register_profile("renalseg", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("renalseg")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process; exit code, stdout, stderr."""
+    from renalseg.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["renalseg", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "250")
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return (stop.value.code or 0, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

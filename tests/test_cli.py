@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import nn
 
 import renalseg
-from renalseg.cli import main
 from renalseg.config import load_config, preset
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import write_nifti
@@ -40,20 +39,6 @@ def write_ct(path: Path, hu: np.ndarray | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_nifti(Volume.from_array(draw() if hu is None else hu, SPACING_MM), path)
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line; exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["renalseg", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "250")
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return (stop.value.code or 0, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from renalseg.cli import main
 from renalseg.core.volume import Grid, Volume
 from renalseg.demo import run_demo
 from renalseg.evaluate.metrics import case_metrics
@@ -21,14 +20,6 @@ from renalseg.train.validate import box_coverage
 @pytest.fixture(scope="module")
 def segmenter():
     return Segmenter(device="cpu", precision="fp32")
-
-
-def run(monkeypatch, *arguments):
-    """The command line in this process; its exit code."""
-    monkeypatch.setattr("sys.argv", ["renalseg", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return stop.value.code or 0
 
 
 def test_demo(tmp_path):
@@ -53,10 +44,10 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_ct(name, shared_data: Path, tmp_path, monkeypatch):
+def test_real_ct(name, shared_data: Path, tmp_path, run):
     file, shape, kidneys = REAL[name]
     source = shared_data / "real_ct" / name / file
-    assert run(monkeypatch, "segment", source, "--out", tmp_path, "--device", "cpu") == 0
+    assert run("segment", source, "--out", tmp_path, "--device", "cpu")[0] == 0
     case = case_name(source)
     labels = nib.load(tmp_path / f"{case}.nii.gz")
     record = json.loads((tmp_path / f"{case}.json").read_text())

@@ -1,12 +1,9 @@
 """The contact sheet: its panels, what they show, and the command that composes it."""
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from renalseg.cli import main
 from renalseg.core.errors import InputError
 from renalseg.core.labels import CYST, KIDNEY, LABELS, TUMOR
 from renalseg.core.volume import Volume
@@ -143,15 +140,11 @@ def settings_file(small_config, tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, dataset, settings_file):
+def preview(run, dataset, settings_file):
     """Runs the command on the dataset; exit code, stdout, stderr."""
 
     def call(*arguments, config=True):
-        given = ["augment-preview", "--data", dataset, *arguments, *(["--config", settings_file] if config else [])]
-        monkeypatch.setattr(sys, "argv", ["renalseg", *map(str, given)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return (stop.value.code or 0, *capsys.readouterr())
+        return run("augment-preview", "--data", dataset, *arguments, *(["--config", settings_file] if config else []))
 
     return call
 
@@ -169,8 +162,8 @@ def sheets(monkeypatch):
     return made
 
 
-def test_the_command_writes_a_sheet(run, tmp_path):
-    code, out, _ = run("--out", tmp_path / "new" / "sheet.png")
+def test_the_command_writes_a_sheet(preview, tmp_path):
+    code, out, _ = preview("--out", tmp_path / "new" / "sheet.png")
     assert code == 0
     assert out.strip() == str(tmp_path / "new" / "sheet.png")
     assert pixels(tmp_path / "new" / "sheet.png").shape[1] == module.WIDTH_PX
@@ -179,8 +172,8 @@ def test_the_command_writes_a_sheet(run, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "shape"), [("coarse", (16, 16, 16)), ("kidney", (8, 16, 32)), ("lesion", (8, 16, 32))]
 )
-def test_the_sample_is_that_of_the_stage(run, sheets, tmp_path, stage, shape):
-    assert run("--out", tmp_path / "sheet.png", "--stage", stage, "--seed", 3)[0] == 0
+def test_the_sample_is_that_of_the_stage(preview, sheets, tmp_path, stage, shape):
+    assert preview("--out", tmp_path / "sheet.png", "--stage", stage, "--seed", 3)[0] == 0
     (sheet,) = sheets
     titles = [title for title, _, _ in sheet["panels"]]
     assert titles[0] == "original"
@@ -192,22 +185,22 @@ def test_the_sample_is_that_of_the_stage(run, sheets, tmp_path, stage, shape):
     assert {"case_00001", stage, "3"} <= set(sheet["subtitle"].replace(",", "").split())
 
 
-def test_the_seed_decides_the_draws(run, sheets, tmp_path):
+def test_the_seed_decides_the_draws(preview, sheets, tmp_path):
     for seed in (1, 1, 2):
-        assert run("--out", tmp_path / "sheet.png", "--seed", seed)[0] == 0
+        assert preview("--out", tmp_path / "sheet.png", "--seed", seed)[0] == 0
     first, again, other = (np.stack([image for _, image, _ in sheet["panels"]]) for sheet in sheets)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("case", ["case_00000", "case_00007"])
-def test_a_case_that_cannot_be_shown_is_named(run, tmp_path, case):
-    code, _, err = run("--out", tmp_path / "sheet.png", "--case", case)
+def test_a_case_that_cannot_be_shown_is_named(preview, tmp_path, case):
+    code, _, err = preview("--out", tmp_path / "sheet.png", "--case", case)
     assert code == 2
     assert case in err
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_presets_and_stages_end_with_a_sentence(run, tmp_path):
-    assert run("--out", tmp_path / "sheet.png", "--preset", "huge", config=False)[0] == 2
-    assert run("--out", tmp_path / "sheet.png", "--stage", "spleen")[0] == 2
+def test_unknown_presets_and_stages_end_with_a_sentence(preview, tmp_path):
+    assert preview("--out", tmp_path / "sheet.png", "--preset", "huge", config=False)[0] == 2
+    assert preview("--out", tmp_path / "sheet.png", "--stage", "spleen")[0] == 2

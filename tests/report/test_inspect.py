@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import shutil
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 from PIL import Image
 
 from renalseg import __version__
-from renalseg.cli import main
 from renalseg.core.errors import InputError, OutputError
 from renalseg.core.volume import Grid, Volume
 from renalseg.io.nifti import write_nifti
@@ -63,20 +61,6 @@ def dataset(tmp_path):
     for number in range(3):
         write_case(tmp_path / "data", number)
     return tmp_path / "data"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line; exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["renalseg", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "250")
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return (stop.value.code or 0, *capsys.readouterr())
-
-    return call
 
 
 def test_a_sound_dataset_has_no_findings(dataset):

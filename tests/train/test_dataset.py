@@ -13,11 +13,9 @@ from renalseg.train.dataset import (
     Draw,
     Key,
     Patches,
-    Sample,
     choose_slices,
     epoch_keys,
     finish,
-    group_by_shape,
 )
 from renalseg.train.prepare import IGNORE, RIM
 
@@ -81,17 +79,6 @@ QUIET = Augmentation(
 def settings(**changes) -> Training:
     values = {"patch": (8, 16, 24), "epochs": 1, "class_weights": (1.0, 1.0), "augmentation": QUIET, "seed": 7}
     return Training(**(values | changes))
-
-
-def test_groups_keep_every_sample_once():
-    depths = [8, 5, 8, 3, 5, 8]
-    samples = [
-        Sample(torch.full((1, d, 2, 2), float(i)), torch.full((d, 2, 2), i), case=i) for i, d in enumerate(depths)
-    ]
-    groups = group_by_shape(samples)
-    assert sorted(len(group) for group in groups) == [1, 2, 3]
-    assert all(len({s.image.shape for s in group}) == 1 for group in groups)
-    assert sorted(s.case for group in groups for s in group) == list(range(6))
 
 
 def test_mixup_takes_another_case_with_its_probability_and_weight():

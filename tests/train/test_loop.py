@@ -7,6 +7,7 @@ import time
 from contextlib import nullcontext
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -229,37 +230,39 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, write_datas
         assert [m[key] for m in metrics(killed, stage)] == [m[key] for m in metrics(straight, stage)]
 
 
-@pytest.mark.parametrize("stage", ["coarse", "lesion"])
-def test_two_processes_equal_one_and_either_resumes_the_other(stage, write_dataset, make_config, tmp_path):
+def same_weights(one, two, stage):
+    expected, found = (load_file(folder / stage / "last.safetensors") for folder in (one, two))
+    assert expected.keys() == found.keys()
+    return all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(("stage", "hard", "epochs"), [("coarse", 0.0, 7), ("lesion", 0.2, 10)])
+def test_two_processes_equal_one_bit_for_bit_and_go_on_as_one(
+    stage, hard, epochs, write_dataset, make_config, tmp_path
+):
+    """20 steps or more; without mining the last of each epoch has a single case, so one process has none."""
     data = write_dataset(tmp_path / "data", 9)
-    config = make_config(epochs=4, batch=2, mixup_probability=0.5, hard_cases=0.0, validate_every=2)
+    config = make_config(epochs=epochs, batch=3, mixup_probability=0.5, hard_cases=hard, validate_every=epochs)
     one, two, mixed = (tmp_path / name for name in ("one", "two", "mixed"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--fold", 0, "--validation-cases", 2]
     subprocess.run([sys.executable, *command(stage, data, one, config, *options)], check=True, env=alone())
     subprocess.run([*torchrun, *command(stage, data, two, config, *options)], check=True, env=alone())
-    assert metrics(one, stage)[-1]["epoch"] == 4  # 7 cases, batches of 2: 16 steps, in each epoch one of a single case
-    expected, found = (load_file(folder / stage / "last.safetensors") for folder in (one, two))
-    for key, value in expected.items():
-        if key.startswith("network."):
-            torch.testing.assert_close(found[key], value, atol=1e-5, rtol=0)
-    for name in ("loss", "dice_kidney", "box_coverage"):
-        pairs = [(a.get(name), b.get(name)) for a, b in zip(metrics(one, stage), metrics(two, stage), strict=True)]
-        assert all(a == b or abs(a - b) < 1e-4 for a, b in pairs), (name, pairs)
-    process = subprocess.Popen(
-        [*torchrun, *command(stage, data, mixed, config, *options)], env=alone(), start_new_session=True
-    )
-    while not (mixed / stage / "last.safetensors").exists() and process.poll() is None:
+    assert same_weights(one, two, stage)
+    drop = {"seconds", "wait_seconds", "first_wait_seconds", "case_seconds"}
+    first, second = ([{k: v for k, v in m.items() if k not in drop} for m in metrics(o, stage)] for o in (one, two))
+    assert first == second
+    assert first[-1]["dice_kidney"] > 0
+    run = subprocess.Popen([*torchrun, *command(stage, data, mixed, config, *options)], env=alone())
+    while not (mixed / stage / "last.safetensors").exists() and run.poll() is None:
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
+        process.kill()
+    run.wait()
     subprocess.run(
         [sys.executable, *command(stage, data, mixed, config, *options, "--resume")], check=True, env=alone()
     )
-    again = load_file(mixed / stage / "last.safetensors")
-    for key, value in expected.items():
-        if key.startswith("network."):
-            torch.testing.assert_close(again[key], value, atol=1e-5, rtol=0)
+    assert same_weights(one, mixed, stage)
 
 
 def test_more_processes_than_a_batch_holds_are_refused(dataset, make_config, tmp_path, monkeypatch):

@@ -174,15 +174,3 @@ def choose_slices(labels: np.ndarray, depth: int, stage: Stage, generator: np.ra
             low, high = max(low, z - depth + 1), min(high, z)
     start = int(generator.integers(low, high + 1))
     return start, start + depth
-
-
-def group_by_shape(samples: list[Sample]) -> list[list[Sample]]:
-    """Groups samples of equal shape, which can go through the network together.
-
-    Regions shorter than the patch stay as short as they are. Their gradients are summed with the others', which equals
-    one padded batch whose padding counts nowhere.
-    """
-    groups: dict[torch.Size, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(sample.image.shape, []).append(sample)
-    return list(groups.values())

@@ -21,10 +21,10 @@ from renalseg.model.checkpoint import save_stage
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
 from renalseg.train.cache import Prepared
-from renalseg.train.dataset import Batches, Draw, Patches, Sample, epoch_keys, finish, group_by_shape
+from renalseg.train.dataset import Batches, Draw, Patches, Sample, epoch_keys, finish
 from renalseg.train.loss import dice_ce, mixed_target
 from renalseg.train.mining import RunningLoss, draw_order
-from renalseg.train.parallel import ALONE, World
+from renalseg.train.parallel import ALONE, GradientSum, World
 from renalseg.train.state import State, load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -169,35 +169,37 @@ def _step(
 ) -> dict[int, float]:
     """One optimiser step on the mean loss of the ``whole`` batch, of which ``samples`` are this process's part.
 
+    Samples go through the network one by one: regions differ in depth and nothing is padded, a single one keeps a GPU
+    busy, and their gradients can be summed in the batch's order, however many processes share it.
+
     Returns:
         The loss of each case here.
     """
-    settings, found = run.config.training[run.stage], dict[int, float]()
-    state.optimiser.zero_grad(set_to_none=True)
-    for group in group_by_shape(samples):
-        images = torch.stack([s.image for s in group])
-        images = images.to(run.runtime.device, memory_format=run.runtime.memory_format)
+    settings, losses = run.config.training[run.stage], dict[int, torch.Tensor]()
+    gradients = GradientSum(list(state.network.parameters()), run.world)
+    for sample in samples:
+        image = sample.image[None].to(run.runtime.device, memory_format=run.runtime.memory_format)
         with run.runtime.autocast():
-            logits = forward(images)
-        losses = dice_ce(logits, _target(group, logits), settings)
-        state.scaler.scale(losses.sum() / whole).backward()  # type: ignore[no-untyped-call]
-        found |= {s.case: loss for s, loss in zip(group, losses.detach().tolist(), strict=True)}
-    run.world.sum_gradients(state.network.parameters())
+            logits = forward(image)
+        loss = dice_ce(logits, _target(sample, logits), settings)[0]
+        state.scaler.scale(loss / whole).backward()  # type: ignore[no-untyped-call]
+        gradients.add()
+        losses[sample.case] = loss.detach()
+    gradients.finish(whole)
     state.scaler.unscale_(state.optimiser)
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
     state.scaler.step(state.optimiser)
     state.scaler.update()
     state.update_average(settings.ema)
-    return found
+    return {case: float(loss) for case, loss in losses.items()}
 
 
-def _target(group: list[Sample], logits: torch.Tensor) -> torch.Tensor:
-    """What ``dice_ce`` compares with: classes, or shares of classes where a sample of the group is mixed."""
-    targets = torch.stack([s.target for s in group]).to(logits.device)
-    if all(s.other is None for s in group):
-        return targets
-    others = torch.stack([s.target if s.other is None else s.other for s in group]).to(logits.device)
-    return mixed_target(targets, others, [s.weight for s in group], logits.shape[1])
+def _target(sample: Sample, logits: torch.Tensor) -> torch.Tensor:
+    """What ``dice_ce`` compares with: classes, or shares of classes where the sample is mixed."""
+    target = sample.target[None].to(logits.device)
+    if sample.other is None:
+        return target
+    return mixed_target(target, sample.other[None].to(logits.device), [sample.weight], logits.shape[1])
 
 
 def _validated(run: Run, state: State, epoch: int) -> dict[str, float]:
