@@ -1,19 +1,9 @@
-"""Every number of the method, once, with its source; frozen, validated, hashed, YAML in and out.
+"""The settings of each part: intensity, networks, stages, cleaning, preparation, augmentation, training."""
 
-A field's ``description`` ends with where its value comes from: the paper (Chen & Zhang, KiTS23, "An Ensemble of 2.5D
-ResUnet Based Models for Segmentation of Kidney and Masses"), "settled" where the paper is silent and the project chose,
-or "measured" where a measurement decided.
-"""
+import math
+from typing import Annotated, Literal
 
-import hashlib
-import json
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from renalseg.core.errors import ConfigError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Stage = Literal["coarse", "kidney", "lesion"]
 STAGES: tuple[Stage, ...] = ("coarse", "kidney", "lesion")
@@ -30,11 +20,13 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Settings that cannot change, and that know every name in them."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Intensity(_Frozen):
+class Intensity(Frozen):
     """HU to network input."""
 
     clip_hu: tuple[float, float] = Field((-200.0, 400.0), description="clip range in HU, scaled to [-1, 1]; paper 2.1")
@@ -46,7 +38,7 @@ class Intensity(_Frozen):
         return self
 
 
-class Network(_Frozen):
+class Network(Frozen):
     """One residual U-Net; sizes are (z, y, x), level 0 is the highest resolution."""
 
     classes: tuple[str, ...] = Field(description="output channels in order; paper 2.2")
@@ -72,11 +64,11 @@ class Network(_Frozen):
     @property
     def divisor(self) -> Size3:
         """By what each axis of the input has to be divisible."""
-        z, y, x = (int(_product(s[axis] for s in self.strides)) for axis in range(3))
+        z, y, x = (math.prod(s[axis] for s in self.strides) for axis in range(3))
         return z, y, x
 
 
-class Coarse(_Frozen):
+class Coarse(Frozen):
     """The stage that finds the box round the kidneys."""
 
     shape: Size3 = Field(description="whole volume resampled to (z, y, x); paper 2.1: 128 x 128 x 128")
@@ -91,7 +83,7 @@ class Coarse(_Frozen):
     network: Network
 
 
-class Fine(_Frozen):
+class Fine(Frozen):
     """The two stages inside the box: kidney against background, and tumor and cyst against other kidney."""
 
     in_plane: tuple[int, int] = Field(
@@ -104,7 +96,7 @@ class Fine(_Frozen):
     lesion: Network
 
 
-class Clean(_Frozen):
+class Clean(Frozen):
     """Which connected components of the union of kidney, tumor and cyst survive."""
 
     min_voxels: int = Field(0, ge=0, description="in voxels of the original grid; paper 2.3: 10000")
@@ -113,7 +105,7 @@ class Clean(_Frozen):
     )
 
 
-class Preparation(_Frozen):
+class Preparation(Frozen):
     """How the regions that the fine stages learn from are cut."""
 
     roi: Literal["truth", "coarse"] = Field(
@@ -124,7 +116,7 @@ class Preparation(_Frozen):
     )
 
 
-class Augmentation(_Frozen):
+class Augmentation(Frozen):
     """Random changes of a training sample (paper 3.2), drawn anew each time; a probability of 0 turns one off."""
 
     mirror_z: float = Field(0.5, ge=0, le=1, description="probability of a mirror along z, as in testing; settled")
@@ -148,7 +140,7 @@ class Augmentation(_Frozen):
     )
 
 
-class Training(_Frozen):
+class Training(Frozen):
     """Training of one stage."""
 
     patch: Size3 = Field(description="training patch (z, y, x); paper tables 2 and 3")
@@ -178,162 +170,3 @@ class Training(_Frozen):
     augmentation: Augmentation = Augmentation()
     validate_every: int = Field(10, ge=1, description="epochs between validations through the cascade; settled")
     seed: int = Field(12345, description="of initialisation, order and augmentation; settled")
-
-
-class Config(_Frozen):
-    """A whole system: three networks, the cascade and its training."""
-
-    name: str = Field(description="name of the preset it came from")
-    intensity: Intensity = Intensity()
-    coarse: Coarse
-    fine: Fine
-    clean: Clean
-    preparation: Preparation = Preparation()
-    training: dict[Stage, Training]
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "Config":
-        for stage in STAGES:
-            if stage not in self.training:
-                raise ValueError(f"training has no entry for the stage {stage}")
-            network, training = self.network(stage), self.training[stage]
-            if len(training.class_weights) != len(network.classes):
-                raise ValueError(f"{stage}: {len(network.classes)} classes need as many class_weights")
-            expected = self.coarse.shape[1:] if stage == "coarse" else self.fine.in_plane
-            if training.patch[1:] != expected:
-                raise ValueError(f"{stage}: the patch {training.patch} does not have the stage's plane {expected}")
-            if any(n % d for n, d in zip(training.patch, network.divisor, strict=True)):
-                raise ValueError(f"{stage}: the patch {training.patch} is not divisible by {network.divisor}")
-            if stage != "coarse" and network.divisor[0] != 1:
-                raise ValueError(f"{stage}: a 2.5D network does not down-sample along z")
-        return self
-
-    def network(self, stage: Stage) -> Network:
-        """The network of a stage."""
-        return {"coarse": self.coarse.network, "kidney": self.fine.kidney, "lesion": self.fine.lesion}[stage]
-
-    def sha256(self) -> str:
-        """Content hash: equal for equal settings, whatever file they came from."""
-        return _sha256(self.model_dump(mode="json"))
-
-    def inference_sha256(self) -> str:
-        """Content hash of all that decides a prediction: everything but preparation and training."""
-        return _sha256(self.model_dump(mode="json", exclude={"training", "preparation", "name"}))
-
-    def to_yaml(self) -> str:
-        """The settings as YAML text that ``load_config`` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def load_config(path: Path) -> Config:
-    """Reads a configuration file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or does not validate.
-    """
-    try:
-        return Config.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: this is not YAML; write one with `renalseg describe --yaml`") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {where}: {first['msg']}; correct it ({error.error_count()} in all)") from error
-
-
-def preset(name: str) -> Config:
-    """A configuration by name.
-
-    Raises:
-        ConfigError: there is no such preset; the message lists them.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-def _product(numbers: Any) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
-
-
-def _sha256(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _coarse(widths: tuple[int, ...]) -> Network:
-    """Coarse network: isotropic kernels and down-sampling (paper 2.2, table in the method notes)."""
-    levels = len(widths)
-    return Network(
-        classes=("background", "kidney"),
-        widths=widths,
-        kernels=((3, 3, 3),) * levels,
-        strides=((2, 2, 2),) * (levels - 1),
-    )
-
-
-def _fine(widths: tuple[int, ...], classes: tuple[str, ...]) -> Network:
-    """Fine network, 2.5D: (1, 3, 3) in the two high-resolution levels, (3, 3, 3) deeper; settled. Strides: Fig. 2."""
-    return Network(
-        classes=classes,
-        widths=widths,
-        kernels=((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)),
-        strides=((1, 2, 2),) * 3,
-    )
-
-
-_KIDNEY = ("background", "kidney")
-_LESION = ("other kidney", "tumor", "cyst")
-
-
-def _training(patch: Size3, epochs: int, classes: int, **changes: Any) -> Training:
-    weights = (1.0, 1.0) if classes == 2 else (1.0, 2.0, 2.0)
-    return Training(patch=patch, epochs=epochs, class_weights=weights, **changes)
-
-
-PAPER = Config(
-    name="paper",
-    coarse=Coarse(shape=(128, 128, 128), network=_coarse((16, 32, 64, 128, 256))),
-    fine=Fine(in_plane=(224, 384), kidney=_fine((16, 32, 64, 128), _KIDNEY), lesion=_fine((16, 32, 64, 128), _LESION)),
-    clean=Clean(min_voxels=10000),
-    training={
-        "coarse": _training((128, 128, 128), 300, 2),
-        "kidney": _training((48, 224, 384), 600, 2),
-        "lesion": _training((48, 224, 384), 600, 3),
-    },
-)
-"""The paper's system. Widths are ours, chosen so that a median case costs about 4 TFLOP."""
-
-LIGHT = Config(
-    name="light",
-    coarse=Coarse(shape=(96, 96, 96), network=_coarse((16, 32, 64, 96))),
-    fine=Fine(in_plane=(224, 384), kidney=_fine((16, 24, 32, 64), _KIDNEY), lesion=_fine((16, 24, 32, 64), _LESION)),
-    clean=Clean(min_mm3=20000.0),
-    training={
-        "coarse": _training((96, 96, 96), 300, 2, augmentation=Augmentation(depth_crop=0.2)),
-        "kidney": _training((48, 224, 384), 600, 2),
-        "lesion": _training((48, 224, 384), 600, 3),
-    },
-)
-"""The paper's grid with narrower networks."""
-
-TINY = Config(
-    name="tiny",
-    coarse=Coarse(shape=(48, 48, 48), network=_coarse((16, 32, 64))),
-    fine=Fine(in_plane=(112, 192), kidney=_fine((16, 24, 32, 48), _KIDNEY), lesion=_fine((16, 24, 32, 48), _LESION)),
-    clean=Clean(min_mm3=20000.0),
-    training={
-        "coarse": _training(
-            (48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, augmentation=Augmentation(depth_crop=0.2)
-        ),
-        "kidney": _training((16, 112, 192), 60, 2, learning_rate=2e-3, batch=2),
-        "lesion": _training((16, 112, 192), 60, 3, learning_rate=2e-3, batch=2),
-    },
-)
-"""Half the paper's resolution in every network: what two CPU cores train in under an hour and run in seconds."""
-
-PRESETS: dict[str, Config] = {"paper": PAPER, "light": LIGHT, "tiny": TINY}

@@ -1,0 +1,92 @@
+"""The presets: the paper's system, a narrower one on its grid, and one for a laptop."""
+
+from typing import Any
+
+from renalseg.config.settings import Augmentation, Clean, Coarse, Fine, Network, Size3, Training
+from renalseg.config.system import Config
+from renalseg.core.errors import ConfigError
+
+
+def _coarse(widths: tuple[int, ...]) -> Network:
+    """Coarse network: isotropic kernels and down-sampling (paper 2.2, table in the method notes)."""
+    levels = len(widths)
+    return Network(
+        classes=("background", "kidney"),
+        widths=widths,
+        kernels=((3, 3, 3),) * levels,
+        strides=((2, 2, 2),) * (levels - 1),
+    )
+
+
+def _fine(widths: tuple[int, ...], classes: tuple[str, ...]) -> Network:
+    """Fine network, 2.5D: (1, 3, 3) in the two high-resolution levels, (3, 3, 3) deeper; settled. Strides: Fig. 2."""
+    return Network(
+        classes=classes,
+        widths=widths,
+        kernels=((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        strides=((1, 2, 2),) * 3,
+    )
+
+
+_KIDNEY = ("background", "kidney")
+_LESION = ("other kidney", "tumor", "cyst")
+
+
+def _training(patch: Size3, epochs: int, classes: int, **changes: Any) -> Training:
+    weights = (1.0, 1.0) if classes == 2 else (1.0, 2.0, 2.0)
+    return Training(patch=patch, epochs=epochs, class_weights=weights, **changes)
+
+
+PAPER = Config(
+    name="paper",
+    coarse=Coarse(shape=(128, 128, 128), network=_coarse((16, 32, 64, 128, 256))),
+    fine=Fine(in_plane=(224, 384), kidney=_fine((16, 32, 64, 128), _KIDNEY), lesion=_fine((16, 32, 64, 128), _LESION)),
+    clean=Clean(min_voxels=10000),
+    training={
+        "coarse": _training((128, 128, 128), 300, 2),
+        "kidney": _training((48, 224, 384), 600, 2),
+        "lesion": _training((48, 224, 384), 600, 3),
+    },
+)
+"""The paper's system. Widths are ours, chosen so that a median case costs about 4 TFLOP."""
+
+LIGHT = Config(
+    name="light",
+    coarse=Coarse(shape=(96, 96, 96), network=_coarse((16, 32, 64, 96))),
+    fine=Fine(in_plane=(224, 384), kidney=_fine((16, 24, 32, 64), _KIDNEY), lesion=_fine((16, 24, 32, 64), _LESION)),
+    clean=Clean(min_mm3=20000.0),
+    training={
+        "coarse": _training((96, 96, 96), 300, 2, augmentation=Augmentation(depth_crop=0.2)),
+        "kidney": _training((48, 224, 384), 600, 2),
+        "lesion": _training((48, 224, 384), 600, 3),
+    },
+)
+"""The paper's grid with narrower networks."""
+
+TINY = Config(
+    name="tiny",
+    coarse=Coarse(shape=(48, 48, 48), network=_coarse((16, 32, 64))),
+    fine=Fine(in_plane=(112, 192), kidney=_fine((16, 24, 32, 48), _KIDNEY), lesion=_fine((16, 24, 32, 48), _LESION)),
+    clean=Clean(min_mm3=20000.0),
+    training={
+        "coarse": _training(
+            (48, 48, 48), 60, 2, learning_rate=2e-3, batch=2, augmentation=Augmentation(depth_crop=0.2)
+        ),
+        "kidney": _training((16, 112, 192), 60, 2, learning_rate=2e-3, batch=2),
+        "lesion": _training((16, 112, 192), 60, 3, learning_rate=2e-3, batch=2),
+    },
+)
+"""Half the paper's resolution in every network: what two CPU cores train in under an hour and run in seconds."""
+
+PRESETS: dict[str, Config] = {"paper": PAPER, "light": LIGHT, "tiny": TINY}
+
+
+def preset(name: str) -> Config:
+    """A configuration by name.
+
+    Raises:
+        ConfigError: there is no such preset; the message lists them.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
