@@ -98,7 +98,7 @@ def run_variant(name: str, data: Path, test: Path, work: Path, minutes: float) -
         run_training(Request(stage, data, out / "weights", config, resume=state.exists()), hooks)
     seconds = time.perf_counter() - started
     segmenter = Segmenter(out / "weights")
-    for outcome in segment_all(list_inputs([test]), out / "segmentation", segmenter):
+    for outcome in segment_all(list_inputs([test])[0], out / "segmentation", segmenter):
         print(name, outcome.name, outcome.error or "segmented", flush=True)
     scores = evaluate(out / "segmentation", test, out / "evaluation").mean
     row = {f"dice_{h.name}": scores.dice[h.name] for h in HECS}

@@ -50,7 +50,7 @@ def main() -> None:
     labels = held_out(a.labels, a.work / "labels") if a.labels else None
     write_cohort(phantoms, a.cases, a.seed, labels, a.workers, max_slices=a.max_slices)
     segmenter = Segmenter(a.weights)
-    todo = {n: p for n, p in list_inputs([phantoms]).items() if not (results / f"{n}.json").exists()}
+    todo = {n: p for n, p in list_inputs([phantoms])[0].items() if not (results / f"{n}.json").exists()}
     for outcome in segment_all(todo, results, segmenter):
         print(outcome.name, outcome.error or outcome.record["timings_s"]["total"], flush=True)
     names = [f"case_{i:05d}" for i in range(a.cases)]

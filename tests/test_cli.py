@@ -165,7 +165,47 @@ def _mixed_orientations(folder):
     return _dicom(folder / "series", (9,), "1.2.1", (1, 0, 0, 0, 0, -1), prefix="b")
 
 
+def _meta_image(**changes):
+    """A MetaImage of raw voxels whose header lines are changed."""
+    lines = {
+        "ObjectType": "Image", "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False",
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "0 0 0", "ElementSpacing": "5 5 5", "DimSize": "4 4 4",
+        "ElementType": "MET_SHORT", "ElementDataFile": "LOCAL",
+    }  # fmt: skip
+
+    def make(folder):
+        text = "".join(f"{key} = {value}\n" for key, value in (lines | changes).items())
+        path = folder / "ct.mha"
+        path.write_bytes(text.encode() + bytes(2 * 64))
+        return path
+
+    return make
+
+
+def _nrrd(geometry):
+    """An NRRD of raw voxels with the given lines for its geometry."""
+
+    def make(folder):
+        path = folder / "ct.nrrd"
+        head = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 4 4 4\n{geometry}\nendian: little\nencoding: raw\n\n"
+        path.write_bytes(head.encode() + bytes(2 * 64))
+        return path
+
+    return make
+
+
+_SPACE = "space: left-posterior-superior\nspace directions: "
+
 BAD = {
+    "mha zero spacing": (_meta_image(ElementSpacing="5 0 5"), "voxel spacing of 0 mm"),
+    "mha negative spacing": (_meta_image(ElementSpacing="5 5 -5"), "voxel spacing of -5 mm"),
+    "mha NaN spacing": (_meta_image(ElementSpacing="5 nan 5"), "voxel spacing of nan mm"),
+    "mha singular": (_meta_image(TransformMatrix="1 0 0 1 0 0 0 0 1"), "do not span space"),
+    "nrrd zero spacing": (_nrrd("spacings: 5 0 5"), "voxel spacing of 0 mm"),
+    "nrrd negative spacing": (_nrrd("spacings: 5 5 -5"), "voxel spacing of -5 mm"),
+    "nrrd NaN spacing": (_nrrd("spacings: 5 5 nan"), "voxel spacing of nan mm"),
+    "nrrd NaN axis": (_nrrd(_SPACE + "(5,0,0) (0,nan,0) (0,0,5)"), "voxel spacing of nan mm"),
+    "nrrd singular": (_nrrd(_SPACE + "(5,0,0) (5,0,0) (0,0,5)"), "do not span space"),
     "missing": (_missing, "does not exist"),
     "truncated": (_truncated, "truncated or damaged"),
     "text": (_text, "not a NIfTI file"),
@@ -248,9 +288,14 @@ def test_a_full_disk(where, segment, quick_pictures, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_two_inputs_of_one_name_are_refused(segment, tmp_path):
-    first = write_ct(tmp_path / "ct_1.nii.gz")
-    assert_refused(segment(first, first), first, "ct_1")
+def test_of_two_inputs_of_one_name_the_first_is_segmented_and_the_second_refused(segment, tmp_path):
+    first, second = (write_ct(tmp_path / "one" / name) for name in ("ct_1.nii.gz", "ct_1.nii"))
+    code, _, err = segment(first, second)
+    assert code == 1
+    assert "would be written as one_ct_1 like" in err
+    assert "1 of 2 cases segmented" in err
+    assert (tmp_path / "out" / "one_ct_1.nii.gz").exists()
+    assert segment(first, first)[0] == 0  # named twice, meant once
 
 
 def test_a_dataset_without_images_is_refused(segment, tmp_path):

@@ -4,7 +4,7 @@ import errno
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from renalseg.core.errors import ConfigError, InputError, OutputError, RenalsegError
+from renalseg.core.errors import InputError, OutputError, RenalsegError
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import atomic_path, output_error, output_folder, write_json
 from renalseg.io.kits import is_dataset, list_cases
 from renalseg.io.nifti import write_nifti
 from renalseg.io.read import case_name, read_volume
+from renalseg.model.runtime import peak_host_mb, reset_host_peak
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.figures import overlay
 
@@ -34,33 +35,56 @@ class Outcome:
     error: str | None
 
 
-def list_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
+def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]:
     """Case names and their files; a dataset folder in KiTS23 layout stands for all its images.
 
     Inputs of equal name are told apart by their folder: ``a/ct.nii.gz`` and ``b/ct.nii.gz`` are ``a_ct`` and ``b_ct``.
+    An input that is named twice counts once.
 
-    Raises:
-        ConfigError: two inputs would write the same files. InputError: a dataset without images.
+    Returns:
+        The cases, and an outcome with its error for each input that cannot be one.
     """
-    shared = {name for name, count in Counter(case_name(path) for path in inputs).items() if count > 1}
+    names: dict[Path, str] = {}
+    refused: list[Outcome] = []
+    for path in {path.absolute(): path for path in inputs}.values():
+        try:
+            names[path] = case_name(path)
+        except OSError as error:
+            refused.append(Outcome(path.name, path, None, f"{path}: {error.strerror}; check the path."))
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
     found: dict[str, Path] = {}
-    for path in inputs:
-        if path.is_dir() and is_dataset(path):
-            new = {case.case_id: case.imaging for case in list_cases(path) if case.imaging}
-            if not new:
-                raise InputError(f"{path} holds label maps but no imaging.nii.gz; give a dataset with its CTs")
-        else:
-            name = case_name(path)
-            new = {f"{path.resolve().parent.name}_{name}" if name in shared else name: path}
-        for name, file in new.items():
-            if name in found:
-                raise ConfigError(f"{found[name]} and {file} would both be written as {name}; segment them separately")
-            found[name] = file
-    return found
+    for path, name in names.items():
+        folder_first = f"{path.resolve().parent.name}_{name}" if name in shared else name
+        try:
+            new = _cases_of(path, folder_first)
+        except RenalsegError as error:
+            refused.append(Outcome(name, path, None, str(error)))
+            continue
+        for case, file in new.items():
+            if file is None:
+                refused.append(
+                    Outcome(case, path, None, f"{path} holds no imaging.nii.gz for {case}; download it again.")
+                )
+            elif case in found:
+                reason = f"{file} would be written as {case} like {found[case]}; segment it separately."
+                refused.append(Outcome(case, file, None, reason))
+            else:
+                found[case] = file
+    return found, refused
+
+
+def _cases_of(path: Path, name: str) -> Mapping[str, Path | None]:
+    """The cases of a dataset, None where one lacks its image; else the input itself, as ``name``."""
+    if not (path.is_dir() and is_dataset(path)):
+        return {name: path}
+    cases = {case.case_id: case.imaging for case in list_cases(path)}
+    if not any(cases.values()):
+        raise InputError(f"{path} holds label maps but no imaging.nii.gz; give a dataset with its CTs")
+    return cases
 
 
 def segment_all(
-    cases: dict[str, Path], out: Path, segmenter: Segmenter, on_case: Callable[[str], None] | None = None
+    cases: Mapping[str, Path], out: Path, segmenter: Segmenter, on_case: Callable[[str], None] | None = None
 ) -> Iterator[Outcome]:
     """Segments ``cases`` (name to file) into ``out``: NAME.nii.gz, NAME.json and NAME.png each.
 
@@ -69,11 +93,13 @@ def segment_all(
     Raises:
         OutputError: ``out`` cannot be written to. Errors of single cases are outcomes instead.
     """
+    sources = {path.resolve() for path in cases.values()}
     with output_folder(out):
         for name, path in cases.items():
             if on_case:
                 on_case(name)
             try:
+                _check_no_source(out / name, sources)
                 record: dict[str, Any] | None = segment_file(name, path, out, segmenter)
                 error = None
             except RenalsegError as problem:
@@ -83,16 +109,30 @@ def segment_all(
             yield Outcome(name, path, record, error)
 
 
+def _check_no_source(stem: Path, sources: set[Path]) -> None:
+    """Raises OutputError where a result would replace one of the inputs."""
+    for target in _targets(stem):
+        if target.resolve() in sources:
+            raise OutputError(f"{target} is an input, which its labels would replace; choose another output folder")
+
+
+def _targets(stem: Path) -> list[Path]:
+    """The files of a case; the record, which comes first here, is renamed last and marks a finished one."""
+    return [stem.with_name(stem.name + suffix) for suffix in (".json", ".png", ".nii.gz")]
+
+
 def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict[str, Any]:
     """Reads, segments and writes one case; returns its record.
 
     Raises:
         InputError: the file cannot be used. OutputError: a result could not be written; none of them then is.
     """
+    reset_host_peak()
     started = time.perf_counter()
     volume = read_volume(path)
-    read_s = time.perf_counter() - started
+    read_s, read_mb = time.perf_counter() - started, peak_host_mb()
     result = segmenter.segment(volume)
+    _raise_peak(result.record, read_mb)
     result.record["case"] = name
     result.record["input"] = path.resolve().name
     result.record["timings_s"] = {"read": round(read_s, 4), **result.record["timings_s"]}
@@ -109,7 +149,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]
     """
     started = time.perf_counter()
     record = result.record
-    targets = [stem.with_name(stem.name + suffix) for suffix in (".json", ".png", ".nii.gz")]
+    targets = _targets(stem)
     for target in targets:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
@@ -119,12 +159,19 @@ def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
+            _raise_peak(record, peak_host_mb())
             write_json(record, json_path)
     except OutputError as error:
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
         raise
     return record
+
+
+def _raise_peak(record: dict[str, Any], host_mb: float) -> None:
+    """The cascade measures its own peak memory; reading and writing may need more."""
+    memory = record["peak_memory_mb"]
+    memory["host"] = max(memory["host"], round(host_mb, 1))
 
 
 def _unforeseen(path: Path, problem: Exception) -> str:

@@ -161,3 +161,32 @@ def test_damaged_zip(stored, make_series, write_series, tmp_path):
     archive.write_text("no zip")
     with pytest.raises(InputError, match="truncated or damaged"):
         read_dicom(archive)
+
+
+@pytest.mark.parametrize("damage", ["empty", "start", "no preamble", "before Rows"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_damaged_first_or_last_slice_does_not_vanish(stored, make_series, write_series, tmp_path, damage, place):
+    write_series(make_series(stored), tmp_path)
+    path = sorted(tmp_path.iterdir())[place]
+    content = path.read_bytes()
+    rows = content.index(b"\x28\x00\x10\x00US")
+    path.write_bytes(
+        {"empty": b"", "start": content[:100], "no preamble": content[132:], "before Rows": content[:rows]}[damage]
+    )
+    assert path.name in refused(tmp_path)
+
+
+def test_other_files_beside_the_slices_are_no_matter(stored, make_series, write_series, tmp_path):
+    write_series(make_series(stored), tmp_path)
+    for name in ("README.txt", "VERSION", ".hidden.dcm"):
+        (tmp_path / name).write_bytes(b"no DICOM")
+    assert read_dicom(tmp_path).shape[0] == len(stored)
+
+
+@pytest.mark.parametrize("keyword", ["SpacingBetweenSlices", "SliceThickness"])
+def test_every_second_slice_missing_is_warned_of(stored, make_series, write_series, tmp_path, keyword):
+    series = make_series(stored, tags={keyword: "2.5"})
+    write_series(series, tmp_path / "whole")
+    assert not any("missing" in w for w in read_dicom(tmp_path / "whole").warnings)
+    write_series(series, tmp_path / "half", only=[0, 2, 4])
+    assert any("every second slice" in w for w in read_dicom(tmp_path / "half").warnings)

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from renalseg.core.errors import InputError
+from renalseg.core.errors import InputError, OutputError
 from renalseg.core.volume import Volume
 from renalseg.io.kits import list_cases, read_case
 from renalseg.io.nifti import write_nifti
@@ -90,6 +90,27 @@ def test_negatives(tmp_path: Path) -> None:
 def test_a_folder_without_label_maps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         write_cohort(tmp_path / "out", 1, 0, labels_dir=tmp_path)
+
+
+def test_a_case_that_was_not_rendered_is_never_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "case_00000"
+    folder.mkdir()
+    (folder / "imaging.nii.gz").write_bytes(b"real")
+    with pytest.raises(OutputError, match="was not rendered here"):
+        write_cohort(tmp_path, 1, 0, workers=1, **SMALL)
+    assert (folder / "imaging.nii.gz").read_bytes() == b"real"
+
+
+def test_an_interrupted_case_is_rendered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("renalseg.phantom.cohort._as_kits", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_cohort(tmp_path, 1, 0, workers=1, **SMALL)
+    (record,) = write_cohort(tmp_path, 1, 0, workers=1, **SMALL)
+    assert record["volumes_ml"]["kidney"] > 0
 
 
 def _plain(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 
 from renalseg import batch
 from renalseg.batch import list_inputs, segment_all, segment_file, write_result
-from renalseg.core.errors import ConfigError, OutputError
+from renalseg.core.errors import OutputError
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.predict.segmenter import Segmenter
 
@@ -38,22 +38,61 @@ def test_inputs_go_by_name(ct, tmp_path):
     for case in ("case_00000", "case_00001"):
         (tmp_path / "kits" / case).mkdir(parents=True)
         write_nifti(ct, tmp_path / "kits" / case / "imaging.nii.gz")
-    found = list_inputs([tmp_path / "a.nii.gz", tmp_path / "kits"])
+    found, refused = list_inputs([tmp_path / "a.nii.gz", tmp_path / "kits", tmp_path / "a.nii.gz"])
+    assert not refused
     assert list(found) == ["a", "case_00000", "case_00001"]
     assert found["case_00001"] == tmp_path / "kits" / "case_00001" / "imaging.nii.gz"
 
 
-@pytest.mark.parametrize("second", ["a.nii.gz", "a.nii"])
-def test_two_inputs_of_one_name_are_refused(tmp_path, second):
-    first = tmp_path / "a.nii.gz"
-    with pytest.raises(ConfigError, match=r"would both be written as .*_a; segment them separately") as caught:
-        list_inputs([first, tmp_path / second])
-    assert str(first) in str(caught.value)
+def test_of_two_inputs_of_one_name_the_second_is_refused(tmp_path):
+    first, second = tmp_path / "a.nii.gz", tmp_path / "a.nii"
+    found, (refused,) = list_inputs([first, second])
+    assert list(found.values()) == [first]
+    for part in (str(first), str(second), "segment it separately"):
+        assert part in refused.error
+
+
+def test_inputs_that_cannot_be_listed_do_not_stop_the_others(ct, tmp_path):
+    (tmp_path / "kits" / "case_00000").mkdir(parents=True)
+    write_nifti(ct, tmp_path / "kits" / "case_00000" / "imaging.nii.gz")
+    for folder in ("kits/case_00001", "maps/case_00000"):
+        (tmp_path / folder).mkdir(parents=True)
+        write_nifti(ct, tmp_path / folder / "segmentation.nii.gz")
+    good, long = tmp_path / "good.nii.gz", tmp_path / ("x" * 300)
+    found, refused = list_inputs([tmp_path / "maps", good, long, tmp_path / "kits"])
+    assert list(found) == ["good", "case_00000"]
+    reasons = "\n".join(outcome.error for outcome in refused)
+    assert len(refused) == 3
+    for part in ("label maps but no imaging.nii.gz", f"{long}: File name too long", "no imaging.nii.gz for case_00001"):
+        assert part in reasons
+
+
+def test_an_input_is_never_written_over(ct, segmenter, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    write_nifti(ct, path)
+    before = path.read_bytes()
+    (outcome,) = segment_all({"scan": path}, tmp_path, segmenter)
+    assert "is an input" in outcome.error
+    (tmp_path / "link").symlink_to(tmp_path)
+    (outcome,) = segment_all({"scan": path}, tmp_path / "link", segmenter)
+    assert "is an input" in outcome.error
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "scan.nii.gz"]
+
+
+def test_peak_memory_counts_reading_and_writing(scan, segmenter, tmp_path, monkeypatch):
+    peaks = iter([9e6, 1.0])
+    monkeypatch.setattr(batch, "peak_host_mb", lambda: next(peaks))
+    assert segment_file("scan", scan, tmp_path / "a", segmenter)["peak_memory_mb"]["host"] == 9e6
+    peaks = iter([1.0, 8e6])
+    record = segment_file("scan", scan, tmp_path / "b", segmenter)
+    assert record["peak_memory_mb"]["host"] == 8e6
+    assert json.loads((tmp_path / "b" / "scan.json").read_text())["peak_memory_mb"]["host"] == 8e6
 
 
 def test_inputs_of_one_name_in_two_folders_get_the_folder_in_front(tmp_path):
     paths = [tmp_path / "one" / "ct.nii.gz", tmp_path / "two" / "ct.nii.gz", tmp_path / "b.nii.gz"]
-    assert list_inputs(paths) == {"one_ct": paths[0], "two_ct": paths[1], "b": paths[2]}
+    assert list_inputs(paths) == ({"one_ct": paths[0], "two_ct": paths[1], "b": paths[2]}, [])
 
 
 def test_one_case_writes_three_files(ct, scan, segmenter, tmp_path):

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some cases failed and the others are written, 2 unusable a
 """
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Runs the command line; errors that a user can act on become one sentence and an exit code."""
     from renalseg.core.errors import RenalsegError
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an interrupt: temporary files are removed
     try:
         app()
     except RenalsegError as error:

@@ -1,6 +1,7 @@
 """Commands for those who have a CT: demo, segment, evaluate, describe."""
 
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,22 +63,23 @@ def segment(
     from renalseg.batch import list_inputs, segment_all
     from renalseg.predict.segmenter import Segmenter
 
-    cases = list_inputs(inputs)
+    cases, refused = list_inputs(inputs)
     segmenter = Segmenter(weights or "default", device, precision, tta)
-    console, failed = Console(stderr=True), list[str]()
+    console, failed, total = Console(stderr=True), list[str](), len(cases) + len(refused)
     with console.status("Starting") as status:
-        for outcome in segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ..."))):
+        done = segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ...")))
+        for outcome in chain(refused, done):
             if outcome.record is not None:
                 _print_record(console, outcome.record)
                 continue
             failed.append(outcome.name)
-            start = ("renalseg", "") if len(cases) == 1 else (f"failed {outcome.name}", "red")
+            start = ("renalseg", "") if total == 1 else (f"failed {outcome.name}", "red")
             console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
-    if len(cases) > 1:
-        done = f"{len(cases) - len(failed)} of {len(cases)} cases segmented into {out}"
-        console.print(Text(done + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
+    if total > 1:
+        summary = f"{total - len(failed)} of {total} cases segmented into {out}"
+        console.print(Text(summary + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
     if failed:
-        raise typer.Exit(2 if len(failed) == len(cases) else 1)
+        raise typer.Exit(2 if len(failed) == total else 1)
 
 
 @app.command()

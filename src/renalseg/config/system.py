@@ -42,9 +42,9 @@ class Config(Frozen):
             network, training = self.network(stage), self.training[stage]
             if len(training.class_weights) != len(network.classes):
                 raise ValueError(f"{stage}: {len(network.classes)} classes need as many class_weights")
-            expected = self.coarse.shape[1:] if stage == "coarse" else self.fine.in_plane
-            if training.patch[1:] != expected:
-                raise ValueError(f"{stage}: the patch {training.patch} does not have the stage's plane {expected}")
+            expected = self.coarse.shape if stage == "coarse" else (training.patch[0], *self.fine.in_plane)
+            if training.patch != expected:
+                raise ValueError(f"{stage}: the patch {training.patch} is not the stage's {expected}")
             if any(n % d for n, d in zip(training.patch, network.divisor, strict=True)):
                 raise ValueError(f"{stage}: the patch {training.patch} is not divisible by {network.divisor}")
             if stage != "coarse" and network.divisor[0] != 1:

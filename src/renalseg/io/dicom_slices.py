@@ -1,10 +1,10 @@
 """The header of each DICOM slice: what geometry, HU and sorting need, the same for single and multi-frame objects."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Slice:
         slope, intercept: stored value to HU.
         has_rescale: whether the object states slope and intercept.
         tilt_deg: the gantry's tilt as stated, 0 where absent.
+        step_mm: the distance between slices as stated (or else their thickness), None where absent.
+        number: the slice's number in its series, None where absent.
     """
 
     file: str
@@ -44,6 +46,8 @@ class Slice:
     intercept: float
     has_rescale: bool
     tilt_deg: float
+    step_mm: float | None = None
+    number: int | None = None
 
 
 def read_headers(source: Source, path: Path) -> dict[str, Any]:
@@ -52,17 +56,41 @@ def read_headers(source: Source, path: Path) -> dict[str, Any]:
     Raises:
         InputError: a DICOM file is damaged, or there is no DICOM image.
     """
-    headers = {}
+    headers, others = {}, []
     for name in source.names():
         with damage_named(name, path):
             header = read_object(source, name, headers_only=True)
-            if header is not None and "Rows" in header and str(header.get("Modality", "")) not in _NO_IMAGES:
+            if header is None:
+                others.append(name)
+            elif str(header.get("Modality", "")) in _NO_IMAGES:
+                continue
+            elif "Rows" in header:
                 headers[name] = header
                 for keyword in ("SeriesInstanceUID", "SeriesDescription"):
                     header.get(keyword)  # pydicom parses a value, and raises, when it is first looked at
+            elif _claims_an_image(header):
+                raise InputError(f"{path} holds a truncated DICOM file, {name}; export or download it again.")
     if not headers:
         raise InputError(f"{path} holds no DICOM images; give the folder or zip with the slices of one CT series.")
+    _check_others(others, headers, path)
     return headers
+
+
+def _claims_an_image(header: Any) -> bool:
+    """Whether an object without pixels should have some: its class is an image's, or was cut off with the rest."""
+    uid = header.get("SOPClassUID") or getattr(header, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return uid is None or str(uid.name).endswith("Image Storage")
+
+
+def _check_others(others: list[str], headers: dict[str, Any], path: Path) -> None:
+    """Raises InputError for a file that is named like a slice and holds no DICOM: a slice that was damaged."""
+    suffixes = {PurePosixPath(name).suffix.lower() for name in headers} - {""} | {".dcm", ".ima"}
+    for name in others:
+        if PurePosixPath(name).suffix.lower() in suffixes and not PurePosixPath(name).name.startswith("."):
+            raise InputError(
+                f"{path} holds {name}, which is named like a slice and is no DICOM file: damaged, or not part of the "
+                "series; export it again or take it out."
+            )
 
 
 @contextmanager
@@ -141,7 +169,25 @@ def _slice(name: str, frame: int, header: Any, groups: list[Any], path: Path) ->
         intercept=float(intercept[0]) if intercept is not None else 0.0,
         has_rescale=slope is not None and intercept is not None,
         tilt_deg=float(tilt[0]) if tilt is not None else 0.0,
+        step_mm=_stated_step(tag),
+        number=_whole(header.get("InstanceNumber")),
     )
+
+
+def _stated_step(tag: Callable[[str, str], Any]) -> float | None:
+    """Distance between slices in mm by the header: SpacingBetweenSlices, else SliceThickness."""
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        found = _numbers([tag("PixelMeasuresSequence", keyword)], 1)
+        if found is not None and found[0] > 0:
+            return float(found[0])
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _numbers(value: Any, n: int) -> NDArray[np.float64] | None:

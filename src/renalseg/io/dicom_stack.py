@@ -77,7 +77,8 @@ def stack_affine(slices: list[Slice], path: Path) -> tuple[NDArray[np.float64], 
     affine[:3, 1] = first.column * first.spacing_mm[0]
     affine[:3, 2] = step
     affine[:3, 3] = positions[0]
-    return LPS_TO_RAS @ affine, _tilt_warnings(step, normal, first.tilt_deg)
+    warnings = _tilt_warnings(step, normal, first.tilt_deg) + _gap_warnings(slices, float(np.linalg.norm(step)))
+    return LPS_TO_RAS @ affine, warnings
 
 
 def _check_even(positions: NDArray[np.float64], path: Path) -> None:
@@ -96,6 +97,19 @@ def _check_even(positions: NDArray[np.float64], path: Path) -> None:
             f"{path} has unevenly spaced slices ({steps.min():.3f} to {steps.max():.3f} mm apart); "
             "give a series with even spacing."
         )
+
+
+def _gap_warnings(slices: list[Slice], step_mm: float) -> list[str]:
+    """Whether every second slice, or so, seems to be missing: even steps hide that, the headers may tell."""
+    stated = slices[0].step_mm
+    numbers = [s.number for s in slices if s.number is not None]
+    skipped = len(numbers) == len(slices) and np.abs(np.diff(numbers)).min() > 1
+    if stated is None or step_mm <= 1.5 * stated or not skipped:
+        return []
+    return [
+        f"Slices lie {step_mm:g} mm apart, the headers state {stated:g} mm and their numbers leave gaps: every second "
+        "slice, or more, may be missing."
+    ]
 
 
 def _tilt_warnings(step: NDArray[np.float64], normal: NDArray[np.float64], tilt_deg: float) -> list[str]:

@@ -20,6 +20,7 @@ _REASONS = {
     errno.EACCES: ("permission is denied", "choose a folder that you may write to"),
     errno.EPERM: ("permission is denied", "choose a folder that you may write to"),
     errno.EROFS: ("the file system is read-only", "choose a folder that you may write to"),
+    errno.ENOENT: ("no folder can be made there", "choose another output path"),
     errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another output path"),
     errno.EEXIST: ("a file stands where a folder is needed", "choose another output path"),
     errno.EISDIR: ("a folder of that name is in the way", "choose another output path"),

@@ -1,6 +1,7 @@
 """NRRD and MetaImage files to ``Volume``, through SimpleITK."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from renalseg.core.errors import InputError
+from renalseg.core.errors import GeometryError, InputError
 from renalseg.core.volume import Volume
 from renalseg.io.checks import build_volume, narrow
 from renalseg.io.files import split_name
+
+_HEADER_BYTES = 65536
+_GEOMETRY_LINE = re.compile(
+    r"^\s*(?P<key>spacings|space directions|ElementSpacing|ElementSize|TransformMatrix|Rotation|Orientation)\s*[:=]+"
+    r"(?P<value>.*)$",
+    re.IGNORECASE,
+)
+_HEADER_END = re.compile(rb"\r?\n\r?\n|ElementDataFile")
+_NUMBER = re.compile(r"[-+]?(?:nan|inf(?:inity)?|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", re.IGNORECASE)
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -30,6 +40,7 @@ def read_itk(path: Path) -> Volume:
         raise InputError(f"{path} does not exist or is no file; check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty; export or download it again.")
+    _check_header(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # else C++ writes to stderr
     try:
         with _silent_stderr():
@@ -42,6 +53,38 @@ def read_itk(path: Path) -> Volume:
     array = sitk.GetArrayFromImage(image)
     affine = np.eye(4) if image.GetDimension() != 3 else ras_affine(image)
     return build_volume(narrow(array.transpose()), affine, path, split_name(path.name)[0], warnings=warnings)
+
+
+def _check_header(path: Path) -> None:
+    """Raises GeometryError for spacings and axes that ITK would mend in silence, flip, or call damaged."""
+    spacings, axes = _stated_geometry(path)
+    for spacing in spacings:
+        if not np.isfinite(spacing) or spacing <= 0:
+            raise GeometryError(f"{path} states a voxel spacing of {spacing:g} mm; correct its header.")
+    if axes is not None and not (np.isfinite(axes).all() and abs(np.linalg.det(axes)) > 1e-6):
+        raise GeometryError(f"{path} states axes that do not span space: {axes.tolist()}; correct its header.")
+
+
+def _stated_geometry(path: Path) -> tuple[list[float], NDArray[np.float64] | None]:
+    """Spacings in mm and unit axes [3, 3] in the text header of a 3D NRRD or MetaImage file, as far as stated."""
+    with path.open("rb") as stream:
+        text = _HEADER_END.split(stream.read(_HEADER_BYTES))[0].decode("latin-1")
+    spacings: list[float] = []
+    axes: NDArray[np.float64] | None = None
+    for line in text.splitlines():
+        match = _GEOMETRY_LINE.match(line)
+        if match is None:
+            continue
+        numbers = [float(n) for n in _NUMBER.findall(match["value"])]
+        if match["key"].lower() in ("spacings", "elementspacing", "elementsize") and len(numbers) == 3:
+            spacings += numbers
+        elif len(numbers) == 9:
+            axes = np.reshape(numbers, (3, 3))
+            if match["key"].lower() == "space directions":
+                lengths = np.linalg.norm(axes, axis=1)
+                spacings += lengths.tolist()
+                axes = axes / np.where(lengths > 0, lengths, 1.0)[:, None]
+    return spacings, axes
 
 
 @contextmanager

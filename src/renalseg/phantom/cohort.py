@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 import renalseg
-from renalseg.core.errors import InputError
+from renalseg.core.errors import InputError, OutputError
 from renalseg.core.volume import Volume
 from renalseg.io.files import write_json
 from renalseg.io.kits import IMAGING, SEGMENTATION, list_cases, read_labels
@@ -114,6 +114,7 @@ def _run(out: Path, requests: list[_Request], maps: list[Path], workers: int) ->
     for request in requests:
         done = _finished(out, request)
         if done is None:
+            _check_ours(_folder(out, request.index))
             todo.append((out, request, maps[request.index % len(maps)] if maps else None))
         else:
             yield request.index, done
@@ -127,6 +128,12 @@ def _run(out: Path, requests: list[_Request], maps: list[Path], workers: int) ->
             yield futures[future], future.result()
 
 
+def _check_ours(folder: Path) -> None:
+    """Raises OutputError where a case stands that was not rendered: real data are never written over."""
+    if not (folder / RECORD).exists() and any((folder / name).exists() for name in (IMAGING, SEGMENTATION)):
+        raise OutputError(f"{folder} holds a case that was not rendered here; choose another output folder")
+
+
 def _finished(out: Path, request: _Request) -> dict[str, Any] | None:
     folder = _folder(out, request.index)
     if not all((folder / name).is_file() for name in (RECORD, IMAGING, SEGMENTATION)):
@@ -135,7 +142,8 @@ def _finished(out: Path, request: _Request) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return record if isinstance(record, dict) and record.get("request") == asdict(request) else None
+    finished = isinstance(record, dict) and record.get("request") == asdict(request) and not record.get("unfinished")
+    return record if finished else None
 
 
 def _make(out: Path, request: _Request, label_map: Path | None) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _make(out: Path, request: _Request, label_map: Path | None) -> dict[str, Any
         max_slices=request.max_slices,
     )
     folder = _folder(out, request.index)
-    (folder / RECORD).unlink(missing_ok=True)
+    write_json({"request": asdict(request), "unfinished": True}, folder / RECORD)
     record = {"case": folder.name, **record, "request": asdict(request)}
     write_nifti(_as_kits(ct), folder / IMAGING)
     write_nifti(_as_kits(found), folder / SEGMENTATION)
