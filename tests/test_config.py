@@ -170,8 +170,18 @@ def broken(**changes):
         (broken(fine__lesion__dilations=[]), "fine.lesion: Value error, dilations need"),
         (broken(fine__lesion__psp_bins=[0]), "fine.lesion.psp_bins.0: "),
         (broken(coarse__shape=[48, 48, 50]), "coarse: the patch"),
-        (broken(training__coarse__patch=[50, 48, 48]), "coarse: the patch (50, 48, 48) is not divisible by (4, 4, 4)"),
-        (broken(training__kidney__patch=[48, 224, 384]), "kidney: the patch (48, 224, 384) does not have the stage's"),
+        (
+            broken(training__coarse__patch=[52, 48, 48]),
+            "coarse: the patch (52, 48, 48) is not the stage's (48, 48, 48)",
+        ),
+        (
+            broken(coarse__shape=[50, 48, 48], training__coarse__patch=[50, 48, 48]),
+            "coarse: the patch (50, 48, 48) is not divisible by (4, 4, 4)",
+        ),
+        (
+            broken(training__kidney__patch=[48, 224, 384]),
+            "kidney: the patch (48, 224, 384) is not the stage's (48, 112",
+        ),
         (broken(training={}), "no entry for the stage coarse"),
         (broken(intensity__clip_hu=[400, -200]), "intensity: Value error, clip_hu"),
         (broken(fine__overlap=1.0), "fine.overlap: "),
