@@ -88,7 +88,10 @@ def monai_dataset(dataset: Path, config: Config, stage: Stage, folder: Path) -> 
     for case in list_cases(dataset):
         ct, _ = read_case(case)
         items.append({"image": str(case.imaging), "label": str(case.segmentation), "spacing": ct.spacing_mm})
-    per_case = [int(np.ceil(m / s)) for m, s in zip(margin, items[0]["spacing"], strict=True)]
+    coarsest = np.max(
+        [item["spacing"] for item in items], axis=0
+    )  # one margin in voxels for all: the smallest, as favours it
+    pad = [int(np.ceil(m / s)) for m, s in zip(margin, coarsest, strict=True)]
     low, high = config.intensity.clip_hu
     shrink = (1 / a.scale[1] - 1, 1 / a.scale[0] - 1)
     fixed = [
@@ -96,7 +99,7 @@ def monai_dataset(dataset: Path, config: Config, stage: Stage, folder: Path) -> 
         EnsureChannelFirstd(BOTH),
         Orientationd(BOTH, "IPL", labels=None),
         ScaleIntensityRanged("image", low, high, -1.0, 1.0, clip=True),
-        CropForegroundd(BOTH, source_key="label", margin=per_case, allow_smaller=True),
+        CropForegroundd(BOTH, source_key="label", margin=pad, allow_smaller=True),
         Resized(BOTH, (-1, y, x), mode=("trilinear", "nearest")),
     ]
     random = [
