@@ -1,7 +1,6 @@
 """Commands for those who train: phantom, prepare, train."""
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,16 +52,13 @@ def prepare(
     ] = None,
 ) -> None:
     """Resample every case once, for training; interrupted, it goes on where it stopped."""
-    from renalseg.core.errors import InputError
     from renalseg.io.files import check_writable
-    from renalseg.io.kits import list_cases
+    from renalseg.io.kits import trainable_cases
     from renalseg.train.cache import GRIDS, write_index
     from renalseg.train.cache import prepare as resample
 
     settings = configuration(preset, config)
-    cases = [c.case_id for c in list_cases(dataset) if c.imaging and c.segmentation]
-    if not cases:
-        raise InputError(f"{dataset} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    cases = [c.case_id for c in trainable_cases(dataset)]
     check_writable(out)
     with bar("preparing") as advance:
 
@@ -94,8 +90,7 @@ def train(
     """Train one stage. On several GPUs: torchrun --nproc-per-node N -m renalseg train ..."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from renalseg.report.tensorboard_log import TensorboardLog
-    from renalseg.report.training_page import About, TrainingPage
+    from renalseg.report.run_report import RunReport
     from renalseg.train.run import Hooks, Request, run_training
 
     request = Request(
@@ -112,11 +107,9 @@ def train(
         cascade=cascade,
         deterministic=deterministic,
     )
-    page = TrainingPage(out, About(stage.value, request.config, fold))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one alone speaks
-    tensorboard = closing(TensorboardLog(out / stage.value / "tensorboard"))
-    with Progress(*columns, disable=not first) as bar, tensorboard as scalars:
+    with Progress(*columns, disable=not first) as bar, RunReport(out, stage.value, request.config, fold) as report:
         preparing = bar.add_task("preparing", total=None)
         training = bar.add_task(f"training {stage.value}", total=None, start=False)
 
@@ -127,10 +120,6 @@ def train(
         def on_case(_: str, done: int, total: int) -> None:
             bar.update(preparing, completed=done, total=total)
 
-        def on_epoch(history: list[dict[str, Any]]) -> None:
-            page.update(history)
-            scalars.update(history)
-
-        result = run_training(request, Hooks(on_case, on_step, on_epoch, page.add_example))
+        result = run_training(request, Hooks(on_case, on_step, report.update, report.add_example))
     if first:
         print(f"{stage.value}: {result['epoch']} epochs done; weights in {out}")

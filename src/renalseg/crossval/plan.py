@@ -8,7 +8,7 @@ from pathlib import Path
 from renalseg.config import STAGES, Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable, write_json, write_text
-from renalseg.io.kits import KitsCase, fold_split, list_cases
+from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.train.cache import is_cache, open_cache
 from renalseg.train.state import read_progress
@@ -61,13 +61,11 @@ def open_data(plan: Plan) -> Data:
                 "them back, or give the dataset as --data"
             )
     known = list_cases(dataset)
-    usable = {c.case_id: c for c in known if c.imaging and c.segmentation}
     if labelled is None:
         labelled = [c.case_id for c in known if c.segmentation]
     elif gone := sorted(set(labelled) - {c.case_id for c in known if c.segmentation}):
         raise InputError(f"{dataset} lacks {gone[0]} ({len(gone)} in all), which {plan.data} knows; bring them back.")
-    if not usable:
-        raise InputError(f"{dataset} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    usable = {c.case_id: c for c in trainable_cases(dataset)}
     return Data(dataset, labelled, usable)
 
 

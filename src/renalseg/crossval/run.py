@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from renalseg.io.files import write_json
 from renalseg.model.checkpoint import open_weights
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, together, write_report
-from renalseg.report.tensorboard_log import TensorboardLog
-from renalseg.report.training_page import About, TrainingPage
+from renalseg.report.run_report import RunReport
 from renalseg.train.cache import GRIDS, is_cache, prepare, write_index
 from renalseg.train.run import Hooks, Request, run_training
 
@@ -117,7 +115,6 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports) 
         validation_cases=plan.validation_cases,
         cascade=out if from_coarse else None,
     )
-    page = TrainingPage(out, About(stage, plan.config, fold))
 
     def on_step(step: int, steps: int, _: float) -> None:
         reports.on_progress(f"fold {fold}: training {stage}", step, steps)
@@ -125,13 +122,8 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports) 
     def on_case(_: str, done: int, total: int) -> None:
         reports.on_progress(f"fold {fold}: preparing {stage}", done, total)
 
-    with closing(TensorboardLog(out / stage / "tensorboard")) as scalars:
-
-        def on_epoch(history: list[dict[str, Any]]) -> None:
-            page.update(history)
-            scalars.update(history)
-
-        run_training(request, Hooks(on_case, on_step, on_epoch, page.add_example))
+    with RunReport(out, stage, plan.config, fold) as report:
+        run_training(request, Hooks(on_case, on_step, report.update, report.add_example))
 
 
 def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> dict[str, str]:

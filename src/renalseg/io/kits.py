@@ -45,6 +45,18 @@ def list_cases(dataset: Path) -> list[KitsCase]:
     return cases
 
 
+def trainable_cases(dataset: Path) -> list[KitsCase]:
+    """The cases with image and labels, sorted by id.
+
+    Raises:
+        InputError: there is none.
+    """
+    cases = [case for case in list_cases(dataset) if case.imaging and case.segmentation]
+    if not cases:
+        raise InputError(f"{dataset} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
+    return cases
+
+
 def fold_split(case_ids: Iterable[str], fold: int, n_folds: int = 5) -> tuple[list[str], list[str]]:
     """Splits sorted ids as scikit-learn's ``KFold(n_folds, shuffle=True, random_state=12345)``, the split of nnU-Net.
 

@@ -132,9 +132,8 @@ def save_stage(path: Path, config: Config, stage: Stage, network: torch.nn.Modul
     file = path / f"{stage}.safetensors"
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(file) as temporary:
-        save_file(
-            tensors, temporary, metadata={"renalseg": __version__}
-        )  # one key: safetensors writes several in any order, and hashes would differ
+        # One key: safetensors writes several in any order, and the hashes of equal weights would differ.
+        save_file(tensors, temporary, metadata={"renalseg": __version__})
         temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     manifest["stages"][stage] = {"file": file.name, "sha256": file_sha256(file), "trained_on": trained_on}
     write_text(config.to_yaml(), path / "config.yaml")

@@ -67,7 +67,10 @@ def grid_of(stage: Stage) -> GridName:
 
 def cached(cache: Path, grid: GridName, case_id: str, key: str = "") -> Prepared:
     """Where the arrays of a case are kept."""
-    stem = f"{case_id}-{key}" if key else case_id
+    return _at(cache, grid, case_id, f"{case_id}-{key}" if key else case_id)
+
+
+def _at(cache: Path, grid: GridName, case_id: str, stem: str) -> Prepared:
     folder = cache / grid
     return Prepared(case_id, folder / f"{stem}-image.npy", folder / f"{stem}-labels.npy")
 
@@ -107,7 +110,8 @@ def prepare(
     unknown = [i for i in case_ids if i not in by_id]
     if unknown:
         raise InputError(f"{dataset} holds no case {unknown[0]}; check the ids or the dataset folder.")
-    jobs = [_Job(by_id[i], cache, tuple(grids), config, coarse_weights) for i in case_ids]
+    sha256 = file_sha256(coarse_weights / "coarse.safetensors") if coarse_weights else ""
+    jobs = [_Job(by_id[i], cache, tuple(grids), config, coarse_weights, sha256) for i in case_ids]
     done: dict[GridName, list[Prepared]] = {grid: [] for grid in grids}
     for index, found in enumerate(_run(jobs, workers)):
         for grid, prepared in found.items():
@@ -156,10 +160,7 @@ class Cache:
         """
         grid = grid_of(stage)
         stems = self.grids.get(grid, {}).get(settings_key(grid, config), {})
-        found = {
-            case: Prepared(case, self.path / grid / f"{stem}-image.npy", self.path / grid / f"{stem}-labels.npy")
-            for case, stem in stems.items()
-        }
+        found = {case: _at(self.path, grid, case, stem) for case, stem in stems.items()}
         if not found:
             raise InputError(
                 f"{self.path} holds nothing prepared with these settings; run `renalseg prepare` with them."
@@ -212,6 +213,7 @@ class _Job:
     grids: tuple[GridName, ...]
     config: Config
     coarse_weights: Path | None
+    coarse_sha256: str
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[dict[GridName, Prepared]]:
@@ -255,9 +257,7 @@ def _predicted_box(ct: Volume, job: _Job) -> Box | None:
 
 def _key(job: _Job, grid: GridName, source: str) -> str:
     """Hash of all that decides the arrays of one case."""
-    weights = ""
-    if grid == "fine" and job.coarse_weights is not None:
-        weights = file_sha256(job.coarse_weights / "coarse.safetensors")
+    weights = job.coarse_sha256 if grid == "fine" else ""
     text = json.dumps([settings_key(grid, job.config), source, weights])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

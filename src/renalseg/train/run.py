@@ -13,11 +13,11 @@ from renalseg.config import STAGES, Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.core.volume import Volume
 from renalseg.io.files import check_writable
-from renalseg.io.kits import KitsCase, fold_split, list_cases
+from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models
-from renalseg.train.cache import Cache, Prepared, grid_of, is_cache, open_cache, prepare
+from renalseg.train.cache import Prepared, grid_of, is_cache, open_cache, prepare
 from renalseg.train.loop import Run, train
 from renalseg.train.parallel import World, join
 from renalseg.train.validate import make_validator
@@ -122,30 +122,27 @@ class _Data:
         dataset: its folder.
         labelled: ids of all cases with labels.
         usable: those that can be trained on.
-        cache: where the arrays are, already prepared; None for a dataset.
+        prepared: their arrays, from a cache; None for a dataset.
     """
 
     dataset: Path
     labelled: list[str]
     usable: set[str]
-    cache: Cache | None = None
+    prepared: dict[str, Prepared] | None = None
 
 
 def _data(request: Request) -> _Data:
     if is_cache(request.data):
         cache = open_cache(request.data)
-        return _Data(cache.dataset, cache.labelled, set(cache.cases(request.stage, request.config)), cache)
-    labelled = [c for c in list_cases(request.data) if c.segmentation]
-    usable = {c.case_id for c in labelled if c.imaging}
-    if not usable:
-        raise InputError(f"{request.data} has no case with imaging.nii.gz and segmentation.nii.gz; check the folder")
-    return _Data(request.data, [c.case_id for c in labelled], usable)
+        prepared = cache.cases(request.stage, request.config)
+        return _Data(cache.dataset, cache.labelled, set(prepared), prepared)
+    usable = {c.case_id for c in trainable_cases(request.data)}
+    return _Data(request.data, [c.case_id for c in list_cases(request.data) if c.segmentation], usable)
 
 
 def _prepare(request: Request, data: _Data, ids: list[str], hooks: Hooks) -> list[Prepared]:
-    if data.cache is not None:
-        known = data.cache.cases(request.stage, request.config)
-        return [known[i] for i in ids]
+    if data.prepared is not None:
+        return [data.prepared[i] for i in ids]
     grid, workers = grid_of(request.stage), max(1, request.workers)
     coarse = request.cascade if request.config.preparation.roi == "coarse" and grid == "fine" else None
     return prepare(data.dataset, request.out / "cache", [grid], request.config, ids, workers, hooks.on_case, coarse)[
