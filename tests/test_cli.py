@@ -502,7 +502,7 @@ def test_train_refuses(problem, run, dataset, small_config, tmp_path):
         "both": (train(dataset, tmp_path / "out", config, "--preset", "tiny"), "--preset or --config"),
         "preset": (
             ("train", "coarse", "--data", dataset, "--out", tmp_path / "out", "--preset", "huge"),
-            "choose one of paper, light, tiny",
+            "choose one of paper, light, fast, tiny",
         ),
         "file": (train(dataset, tmp_path / "out", tmp_path / "absent.yaml"), "absent.yaml"),
         "fold": (train(dataset, tmp_path / "out", config, "--fold", 0), "cannot be split into 5 folds"),
@@ -532,7 +532,7 @@ def test_describe_yaml_comes_back(run, tmp_path):
 
 
 def test_unknown_preset(run):
-    assert_refused(run("describe", "--preset", "huge"), "'huge'", "paper, light, tiny")
+    assert_refused(run("describe", "--preset", "huge"), "'huge'", "paper, light, fast, tiny")
 
 
 def test_version_and_help(run):

@@ -207,7 +207,7 @@ def test_a_missing_file_and_a_binary_one(tmp_path):
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(ConfigError, match=r"^there is no preset 'big'; choose one of paper, light, tiny$"):
+    with pytest.raises(ConfigError, match=r"^there is no preset 'big'; choose one of paper, light, fast, tiny$"):
         preset("big")
 
 

@@ -5,9 +5,19 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from renalseg.config import PRESETS, STAGES, Network
-from renalseg.model.resunet import PspPooling, ResidualBlock, ResUnet, build
+from renalseg.model.resunet import (
+    Conv3d,
+    DepthToSpace,
+    InstanceNorm,
+    PspPooling,
+    ResidualBlock,
+    ResUnet,
+    SpaceToDepth,
+    build,
+)
 
 FINE = [(name, stage) for name in PRESETS for stage in ("kidney", "lesion")]
 WIDE = {"dilations": (1, 2)}, {"psp_bins": (1, 2, 4)}, {"dilations": (1, 3), "psp_bins": (2,), "blocks": 2}
@@ -57,7 +67,7 @@ def test_output_shape_of_every_preset(name, stage):
 def test_no_stride_along_z(name, stage):
     config = PRESETS[name].network(stage)
     assert [stride[0] for stride in config.strides] == [1, 1, 1]
-    assert config.divisor == (1, 8, 8)
+    assert config.divisor == (1, *(8 * n for n in config.stem[1:]))
     for module in on_meta(config).modules():
         if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
             assert module.stride[0] == 1
@@ -78,7 +88,8 @@ def test_every_tensor_keeps_all_slices(name, stage, extra, depth):
     assert len(seen) > 40
     assert {shape[2] for shape in seen} == {depth}
     if not extra:
-        assert {shape[3] for shape in seen} == {PRESETS[name].fine.in_plane[0] // n for n in (1, 2, 4, 8)}
+        in_plane, stem = PRESETS[name].fine.in_plane[0], PRESETS[name].network(stage).stem[1]
+        assert {shape[3] for shape in seen} == {in_plane} | {in_plane // stem // n for n in (1, 2, 4, 8)}
 
 
 @pytest.mark.parametrize(("name", "stage"), FINE)
@@ -189,3 +200,67 @@ def test_the_shortcut_is_the_identity_where_nothing_changes():
     assert isinstance(ResidualBlock(4, 4, (1, 3, 3), (1, 1, 1), (1,)).shortcut, nn.Identity)
     block = ResidualBlock(4, 4, (1, 3, 3), (1, 2, 2), (1,))
     assert block(noise(1, 4, 3, 6, 8)).shape == (1, 4, 3, 3, 4)
+
+
+@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 2, 2), (1, 3, 2)])
+def test_depth_to_space_undoes_space_to_depth(factor):
+    image = noise(2, 3, 4, 6, 12)
+    deep = SpaceToDepth(factor)(image)
+    assert deep.shape == (2, 3 * math.prod(factor), *(n // f for n, f in zip((4, 6, 12), factor, strict=True)))
+    assert torch.equal(DepthToSpace(factor)(deep), image)
+    block = image[1, 2, : factor[0], : factor[1], : factor[2]].flatten()
+    assert torch.equal(deep[1, 2 * math.prod(factor) : 3 * math.prod(factor), 0, 0, 0], block)
+
+
+def test_a_stem_keeps_the_grid_and_saves_convolutions(small_config):
+    config = small_config.network("kidney")
+    stemmed = ResUnet(config.model_copy(update={"stem": (1, 2, 2)}))
+    image = noise(1, 1, 3, 16, 32)
+    assert stemmed(image).shape == ResUnet(config)(image).shape
+    work = []
+    for network in (ResUnet(config), stemmed):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(image)
+        work.append(counter.get_total_flops())
+    assert work[1] < 0.4 * work[0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_norm_is_instance_normalisation_in_training_and_use(layout, samples):
+    norm = InstanceNorm(5)
+    with torch.no_grad():
+        norm.weight.copy_(noise(5, seed=2))
+        norm.bias.copy_(noise(5, seed=3))
+    found = []
+    for training in (True, False):
+        image = (3 * noise(samples, 5, 4, 6, 7) + 2).contiguous(memory_format=layout).requires_grad_()
+        out = norm.train(training)(image)
+        out.square().sum().backward()
+        found.append((out.detach(), image.grad))
+    twin = (3 * noise(samples, 5, 4, 6, 7) + 2).double().requires_grad_()
+    expected = nn.functional.instance_norm(twin, weight=norm.weight.double(), bias=norm.bias.double())
+    expected.square().sum().backward()
+    for out, gradient in found:
+        torch.testing.assert_close(out.double(), expected.detach(), atol=2e-5, rtol=0)
+        torch.testing.assert_close(gradient.double(), twin.grad, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), (1, 1, 1)), ((1, 3, 3), (1, 2, 2))])
+def test_small_convolutions_take_the_fast_kernels_to_the_same_result(layout, kernel, stride):
+    conv = Conv3d(6, 4, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+    image = noise(1, 6, 5, 8, 9).contiguous(memory_format=layout).requires_grad_()
+    with torch.profiler.profile() as profile:
+        out = conv(image)
+    out.square().sum().backward()
+    assert out.is_contiguous(memory_format=layout)
+    names = {event.name for event in profile.events()}
+    if torch.backends.mkldnn.is_available():
+        assert "aten::slow_conv3d_forward" not in names
+    twin, weight = image.detach().double().requires_grad_(), conv.weight.detach().double().requires_grad_()
+    expected = nn.functional.conv3d(twin, weight, None, stride, conv.padding)
+    expected.square().sum().backward()
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(image.grad.double(), twin.grad, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(conv.weight.grad.double(), weight.grad, atol=1e-3, rtol=1e-5)

@@ -47,6 +47,9 @@ class Network(Frozen):
     strides: tuple[Size3, ...] = Field(
         description="down-sampling into each level after the first; paper 3 steps, Fig. 2"
     )
+    stem: Size3 = Field(
+        (1, 1, 1), description="voxels a block that become channels first, back last; settled, off = (1, 1, 1)"
+    )
     blocks: int = Field(1, ge=1, description="residual blocks of each encoder level; settled")
     dilations: tuple[int, ...] = Field((1,), description="parallel atrous branches of a block; ResUNet-a, off = (1,)")
     psp_bins: tuple[Count, ...] = Field((), description="PSP pooling bins at the bottleneck; ResUNet-a, off = ()")
@@ -64,7 +67,7 @@ class Network(Frozen):
     @property
     def divisor(self) -> Size3:
         """By what each axis of the input has to be divisible."""
-        z, y, x = (math.prod(s[axis] for s in self.strides) for axis in range(3))
+        z, y, x = (math.prod(s[axis] for s in (self.stem, *self.strides)) for axis in range(3))
         return z, y, x
 
 

@@ -71,6 +71,9 @@ def _trace(network: ResUnet, patch: tuple[int, int, int]) -> Iterator[tuple[str,
     rows: list[tuple[str, str, str, str, str]] = []
     strides = ((1, 1, 1), *network.config.strides)
     named: list[tuple[str, nn.Module, str, str]] = []
+    stem = _x(network.config.stem)
+    if max(network.config.stem) > 1:
+        named.append(("space to depth", network.stem, "-", stem))
     for level, block in enumerate(network.encoder):
         named.append((f"encoder {level}", block, _x(network.config.kernels[level]), _x(strides[level])))
     if network.config.psp_bins:
@@ -81,6 +84,8 @@ def _trace(network: ResUnet, patch: tuple[int, int, int]) -> Iterator[tuple[str,
         named.append((f"up {level}", up, _x(strides[level + 1]), f"1/({_x(strides[level + 1])})"))
         named.append((f"decoder {level}", block, _x(network.config.kernels[level]), "1 x 1 x 1"))
     named.append(("head", network.head, "1 x 1 x 1", "1 x 1 x 1"))
+    if max(network.config.stem) > 1:
+        named.append(("depth to space", network.unfold, "-", f"1/({stem})"))
 
     def note(name: str, kernel: str, stride: str) -> object:
         def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
