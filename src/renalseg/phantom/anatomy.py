@@ -4,15 +4,28 @@ import numpy as np
 
 from renalseg.phantom.canvas import Canvas
 from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, Lattice, Points, Vector, ellipsoid, ellipsoid_local, resample, superellipse
+from renalseg.phantom.fields import (
+    F32,
+    Lattice,
+    Noise,
+    Points,
+    Vector,
+    ellipsoid,
+    ellipsoid_local,
+    resample,
+    superellipse,
+)
 from renalseg.phantom.organs import paint_organs
+from renalseg.phantom.pathology import part_of
 from renalseg.phantom.physique import Physique
+from renalseg.phantom.retroperitoneum import paint_retroperitoneum
 from renalseg.phantom.scene import Renal, warped
 from renalseg.phantom.skeleton import paint_skeleton
 from renalseg.phantom.vessels import paint_vessels
 
 BODY_SPACING_MM: Vector = (2.5, 1.8, 1.8)
 AIR_HU = -1000.0
+ARMS_SHARE = 0.1
 
 
 def paint_body(
@@ -34,11 +47,13 @@ def paint_body(
     dome = _diaphragm(canvas, rng, body)
     paint_organs(canvas, rng, body, contrast, dome)
     if renal is not None:
-        _clear_bed(canvas, rng, body, renal)
+        clear_bed(canvas.hu, lattice, canvas.cavity, rng, body.fat_mm, renal)
     _paint_chest(canvas, rng, body, contrast, dome)
     _paint_back(canvas, rng, body, contrast)
     paint_skeleton(canvas, rng, body)
     paint_vessels(canvas, rng, body, contrast, renal.hila if renal else ())
+    if renal is not None:
+        paint_retroperitoneum(canvas, rng, body, contrast, renal)
     return canvas.hu
 
 
@@ -58,9 +73,10 @@ def _paint_trunk(rng: np.random.Generator, lattice: Lattice, body: Physique, con
     layers = np.abs(np.mod(cavity, np.float32(5.0)) - np.float32(2.5))  # fat planes between the wall's sheets
     canvas.hu[...] -= np.where((cavity > 2) & (wall < -2) & (layers > 2), np.float32(45), np.float32(0))
     canvas.paint(cavity, fat + canvas.noise(rng, 5) * np.float32(5) + np.float32(5))
-    if rng.uniform() < 0.06:
+    if rng.uniform() < ARMS_SHARE:
+        height, gap = float(rng.uniform(-60, 20)), float(rng.uniform(38, 60))
         for side in (-1, 1):
-            limb = ellipsoid((z * 0.1, y, x), (0, -30, side * (body.half[1] + 48)), (40, 34, 34))
+            limb = ellipsoid((z * 0.1, y, x), (0, height, side * (body.half[1] + gap)), (40, 34, 34))
             canvas.paint(limb, -100.0)
             canvas.paint(limb + np.float32(8), contrast.hu["muscle"])
             canvas.paint(limb + np.float32(24), 500.0)
@@ -123,22 +139,47 @@ def _paint_chest(canvas: Canvas, rng: np.random.Generator, body: Physique, contr
     canvas.pipe([(-420, body.spine_y - 32, 2), (body.dome_z + 45, body.spine_y - 45, 18)], 8.0, contrast.hu["muscle"])
 
 
-def _clear_bed(canvas: Canvas, rng: np.random.Generator, body: Physique, renal: Renal) -> None:
-    """Fills the surroundings of kidneys and masses with perirenal fat, within the cavity."""
-    lattice = renal.lattice
-    last = [float(lattice.axis(i)[-1]) for i in range(3)]
-    window = canvas.lattice.window(lattice.origin, (last[0], last[1], last[2]))
-    if canvas.hu[window].size == 0:
+def clear_bed(
+    hu: F32, lattice: Lattice, cavity: F32 | None, rng: np.random.Generator, fat_mm: float, renal: Renal
+) -> None:
+    """Fills the surroundings of kidneys and masses with perirenal fat, in place.
+
+    Args:
+        hu: attenuation, float32 [z, y, x], painted in place.
+        lattice: its grid, in patient mm.
+        cavity: signed distance to the wall of the abdominal cavity, which bounds the fat; None for no bound.
+        rng: source of randomness.
+        fat_mm: thickness of the fat; about 1 where organs touch the kidneys.
+        renal: the kidneys.
+    """
+    reach = 1.5 * fat_mm + 4
+    first, last = renal.lattice.origin, [float(renal.lattice.axis(i)[-1]) for i in range(3)]
+    low, high = [a - reach for a in first], [b + reach for b in last]
+    window = lattice.window((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    target = hu[window]
+    if target.size == 0:
         return
-    start = [float(canvas.lattice.axis(i)[window[i]][0]) for i in range(3)]
-    size = canvas.hu[window].shape
-    part = Lattice((start[0], start[1], start[2]), canvas.lattice.spacing, (size[0], size[1], size[2]))
-    near = resample(renal.occupied, lattice, part)
-    uneven = canvas.noise(rng, 25, window) * np.float32(0.35 * body.fat_mm)
-    bed = np.maximum(near - np.float32(body.fat_mm) - uneven, canvas.cavity[window])
-    bed = np.minimum(bed, near - np.float32(2))
-    strands = np.clip(canvas.noise(rng, 7, window) - np.float32(1.6), 0, 1) * np.float32(30)
-    canvas.paint(bed, np.float32(rng.uniform(-110, -85)) + strands, window)
+    part = part_of(lattice, window)
+    near = resample(renal.occupied, renal.lattice, part)
+    for i, shape in enumerate(((-1, 1, 1), (1, -1, 1), (1, 1, -1))):  # beyond the kidneys' lattice the distance goes on
+        axis = part.axis(i)
+        near = near + np.maximum(np.maximum(np.float32(first[i]) - axis, axis - np.float32(last[i])), 0).reshape(shape)
+    bed = near - np.float32(fat_mm) - Noise.draw(rng, part, 25.0).on(part) * np.float32(0.35 * fat_mm)
+    if cavity is not None:
+        bed = np.maximum(bed, cavity[window])
+    bed = np.minimum(bed, near - np.float32(min(fat_mm, 1.5)))
+    share = np.clip(np.float32(0.5) - bed / np.float32(2.0), 0, 1)
+    target += share * (np.float32(rng.uniform(-115, -82)) + _stranding(rng, part, near) - target)
+
+
+def _stranding(rng: np.random.Generator, lattice: Lattice, near: F32) -> F32:
+    """HU by which strands in the perirenal fat exceed it: few in most, many and close to the kidney in some."""
+    strong = rng.uniform() < 0.25
+    density, height = (rng.uniform(0.0, 0.9), rng.uniform(30, 110)) if strong else (1.6, 30.0)
+    sheets = np.float32(1.2) - np.abs(Noise.draw(rng, lattice, 9.0).on(lattice)) * np.float32(6)
+    grains = Noise.draw(rng, lattice, 7.0).on(lattice) - np.float32(density)
+    strands = np.clip(grains + (np.maximum(sheets, 0) if strong else np.float32(0)), 0, 1) * np.float32(height)
+    return np.asarray(strands * np.exp(-np.maximum(near, 0) / np.float32(12)), dtype=np.float32)
 
 
 def _paint_back(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
@@ -146,10 +187,10 @@ def _paint_back(canvas: Canvas, rng: np.random.Generator, body: Physique, contra
     low, high = canvas.lattice.origin[0], float(canvas.lattice.axis(0)[-1])
     window = canvas.window(((low + high) / 2, body.spine_y + 20, 0), ((high - low) / 2, 60, 100))
     z, y, x = canvas.at(window)
-    muscle = np.float32(contrast.hu["muscle"]) + canvas.noise(rng, (20, 5, 5), window) * np.float32(rng.uniform(4, 15))
+    muscle = np.float32(contrast.hu["muscle"]) + canvas.noise(rng, (20, 5, 5), window) * np.float32(rng.uniform(1, 18))
     y, side = y - np.float32(body.spine_y), np.abs(x)
     down = np.clip((z + np.float32(55)) / np.float32(170), 0, 1)
-    size = np.float32(rng.uniform(0.8, 1.15))
+    size = np.float32(rng.uniform(0.7, 1.35))
     psoas = np.hypot((y - 2 + 14 * down) / np.float32(1.1), side - (24 + 16 * down)) - (3 + 20 * down) * size
     psoas = np.where(z > -60, psoas, np.float32(20))
     base, big = body.spine_y, float(size)

@@ -1,6 +1,8 @@
 """One phantom: draws a grid, a body and its kidneys, and scans them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,17 +10,22 @@ from numpy.typing import NDArray
 
 import renalseg
 from renalseg.core.labels import LABELS
-from renalseg.core.volume import Volume
+from renalseg.core.volume import Grid, Volume
 from renalseg.phantom import draws
 from renalseg.phantom.acquisition import NoiseTiles, SliceRenderer, draw_scanner
 from renalseg.phantom.anatomy import BODY_SPACING_MM, paint_body
+from renalseg.phantom.bodies import RealBody, Warp, covered, draw_warp, load_body, paint_real
+from renalseg.phantom.deform import deform_labels
 from renalseg.phantom.draws import Contrast, Sampling
-from renalseg.phantom.fields import Lattice, Vector
+from renalseg.phantom.fields import F32, Lattice, Vector
 from renalseg.phantom.given import fit_physique, given_renal, locate
 from renalseg.phantom.physique import Physique, draw_physique
 from renalseg.phantom.scene import KeepOut, Renal, draw_renal
 
 Seed = int | Sequence[int]
+DRAWN = "drawn"
+REAL_SPACING_MM: Vector = (2.0, 1.1, 1.1)
+"""Finer than ``BODY_SPACING_MM``, since a real body has texture."""
 
 
 def render_case(
@@ -28,35 +35,53 @@ def render_case(
     kidneys: str = "both",
     in_plane: int = draws.MATRIX,
     max_slices: int | None = None,
+    bodies: Sequence[Path] = (),
+    deform: bool = False,
 ) -> tuple[Volume, Volume, dict[str, Any]]:
     """Renders a CT volume with its label map.
 
     Args:
         seed: one number or several; equal seeds give equal volumes.
-        labels: a label map [z, y, x] whose kidneys are set into a drawn body. The CT lies on its grid and the labels
-            come back unchanged. None draws the kidneys too.
+        labels: a label map [z, y, x] whose kidneys are set into a body. The CT lies on its grid and the labels come
+            back unchanged. None draws the kidneys too.
         kidneys: "both", or "none" for a scan that ends above (or starts below) the kidneys. Without ``labels`` only.
         in_plane: matrix size; the field of view does not depend on it. Without ``labels`` only.
         max_slices: upper bound of the number of slices. Without ``labels`` only.
+        bodies: folders of real bodies (see ``bodies.load_body``); one is drawn and replaces the painted body. CT and
+            labels then lose the slices that its scan does not reach. A scan without kidneys has a painted body.
+        deform: deforms ``labels`` first.
 
     Returns:
         CT (int16, HU), labels (uint8), both [z, y, x] on one grid, and a record of what was drawn, JSON-ready.
+
+    Raises:
+        InputError: a real body cannot be read.
     """
     rng = np.random.default_rng(seed)
+    if deform and labels is not None:
+        labels = deform_labels(rng, labels)
     contrast = draws.draw_contrast(rng)
     if labels is None:
         sampling = draws.draw_sampling(rng, in_plane, max_slices)
         body, grid, renal = _draw(rng, sampling, contrast, kidneys)
-        given = None
     else:
         body, grid, renal = _place(rng, labels, contrast)
-        given = labels.array.astype(np.uint8, copy=False)
-    ct, found, noise_hu = _scan(rng, body, grid, contrast, renal, given)
+    if bodies and renal is not None:
+        real = load_body(bodies[int(rng.integers(len(bodies)))])
+        warp = draw_warp(rng, real, grid, renal)
+        grid, labels = _crop(grid, labels, covered(real, warp, grid))
+        painted = _paint_real(rng, real, warp, grid, contrast, renal)
+    else:
+        real = None
+        painted = _paint(rng, body, grid, contrast, renal)
+    given = None if labels is None else labels.array.astype(np.uint8, copy=False)
+    ct, found, noise_hu = _scan(rng, painted, grid, renal, given)
     volume = Volume.from_array(ct, grid.spacing, "phantom") if labels is None else labels.with_array(ct)
     out = volume.with_array(found) if labels is None else labels
     record = {
         "seed": list(seed) if isinstance(seed, Sequence) else seed,
-        "source": "drawn" if labels is None else labels.name,
+        "source": DRAWN if labels is None else labels.name,
+        "body": DRAWN if real is None else real.name,
         "phase": contrast.phase,
         "noise_hu": round(noise_hu, 2),
         **_measures(out),
@@ -113,29 +138,64 @@ def _place(rng: np.random.Generator, labels: Volume, contrast: Contrast) -> tupl
     return body, grid, given_renal(rng, labels, at, grid, contrast)
 
 
+def _crop(grid: Lattice, labels: Volume | None, slices: slice) -> tuple[Lattice, Volume | None]:
+    """Keeps ``slices`` of the grid and of the label map, whose grid starts later then."""
+    count = slices.stop - slices.start
+    if count == grid.shape[0]:
+        return grid, labels
+    origin = (grid.origin[0] + grid.spacing[0] * slices.start, grid.origin[1], grid.origin[2])
+    grid = replace(grid, origin=origin, shape=(count, *grid.shape[1:]))
+    if labels is None:
+        return grid, None
+    affine = labels.affine.copy()
+    affine[:, 3] = affine @ (slices.start, 0, 0, 1)
+    array = np.ascontiguousarray(labels.array[slices])
+    return grid, Volume.from_stored(array, Grid(grid.shape, affine), labels.name, labels.warnings)
+
+
+def _paint(
+    rng: np.random.Generator, body: Physique, grid: Lattice, contrast: Contrast, renal: Renal | None
+) -> tuple[F32, Lattice]:
+    """The drawn body and the lattice that it is painted on."""
+    fine = max(BODY_SPACING_MM[1], 0.75 * grid.spacing[1])
+    coarse = _round(grid, (max(BODY_SPACING_MM[0], 0.5 * grid.spacing[0]), fine, fine))
+    return paint_body(rng, coarse, body, contrast, renal), coarse
+
+
+def _paint_real(
+    rng: np.random.Generator, body: RealBody, warp: Warp, grid: Lattice, contrast: Contrast, renal: Renal
+) -> tuple[F32, Lattice]:
+    """The real body and the lattice that it is painted on."""
+    fine = max(REAL_SPACING_MM[1], grid.spacing[1])
+    coarse = _round(grid, (max(REAL_SPACING_MM[0], 0.5 * grid.spacing[0]), fine, fine))
+    return paint_real(rng, coarse, body, warp, contrast, renal), coarse
+
+
+def _round(grid: Lattice, step: Vector) -> Lattice:
+    """The lattice of ``step`` mm that covers the slices of ``grid`` with their thickness."""
+    last: Vector = (float(grid.axis(0)[-1]), float(grid.axis(1)[-1]), float(grid.axis(2)[-1]))
+    pad = max(grid.spacing[0] / 2, step[0])
+    return Lattice.covering(
+        (grid.origin[0] - pad, grid.origin[1], grid.origin[2]), (last[0] + pad, last[1], last[2]), step
+    )
+
+
 def _scan(
     rng: np.random.Generator,
-    body: Physique,
+    painted: tuple[F32, Lattice],
     grid: Lattice,
-    contrast: Contrast,
     renal: Renal | None,
     given: NDArray[np.uint8] | None,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], float]:
-    last: Vector = (float(grid.axis(0)[-1]), float(grid.axis(1)[-1]), float(grid.axis(2)[-1]))
-    fine = max(BODY_SPACING_MM[1], 0.75 * grid.spacing[1])
-    step = (max(BODY_SPACING_MM[0], 0.5 * grid.spacing[0]), fine, fine)
-    pad = max(grid.spacing[0] / 2, step[0])
-    coarse = Lattice.covering(
-        (grid.origin[0] - pad, grid.origin[1], grid.origin[2]), (last[0] + pad, last[1], last[2]), step
-    )
-    painted = paint_body(rng, coarse, body, contrast, renal)
     scanner = draw_scanner(rng, grid)
     noise = NoiseTiles(rng, grid.shape[1:], scanner.grain_px)
-    renderer = SliceRenderer(scanner, painted, coarse, renal, noise)
+    renderer = SliceRenderer(scanner, *painted, renal, noise)
     ct = np.empty(grid.shape, np.int16)
     labels = np.empty(grid.shape, np.uint8) if given is None else given
-    for i in range(grid.shape[0]):
-        ct[i], found = renderer.render(i, rng, None if given is None else given[i])
+    last = grid.shape[0] - 1
+    for i in range(last + 1):  # in order: noise may go on from slice to slice
         if given is None:
-            labels[i] = found
+            ct[i], labels[i] = renderer.render(i, rng)
+        else:
+            ct[i], _ = renderer.render(i, rng, given[i], (given[max(i - 1, 0)], given[min(i + 1, last)]))
     return ct, labels, scanner.noise_hu

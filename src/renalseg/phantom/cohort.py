@@ -18,6 +18,7 @@ from renalseg.core.volume import Volume
 from renalseg.io.files import write_json
 from renalseg.io.kits import IMAGING, SEGMENTATION, list_cases, read_labels
 from renalseg.io.nifti import GEOMETRY_FIELDS, write_nifti
+from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
 from renalseg.phantom.draws import MATRIX
 
@@ -41,6 +42,13 @@ class _Request:
     in_plane: int
     max_slices: int | None
     version: str
+    bodies: tuple[str, ...] = ()
+    deform: bool = False
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready; options that are not used are left out, so that cohorts older than those stay finished."""
+        record = {**asdict(self), "bodies": list(self.bodies)}
+        return {key: value for key, value in record.items() if not (key in ("bodies", "deform") and not value)}
 
 
 def write_cohort(
@@ -54,6 +62,8 @@ def write_cohort(
     in_plane: int = MATRIX,
     max_slices: int | None = None,
     negatives: float = 0.0,
+    bodies_dir: Path | None = None,
+    deform: bool = False,
 ) -> list[dict[str, Any]]:
     """Writes ``case_00000`` and so on, each with imaging, segmentation and ``phantom.json``, and ``phantoms.json``.
 
@@ -69,18 +79,25 @@ def write_cohort(
         on_case: called with the case's number and its record as cases are finished, in any order.
         in_plane, max_slices: see ``render_case``; drawn kidneys only.
         negatives: share of scans without kidneys; drawn kidneys only.
+        bodies_dir: real bodies, a folder each, that the kidneys are set into; None draws the bodies.
+        deform: deforms the label maps; with ``labels_dir`` only.
 
     Returns:
         The records, by case.
 
     Raises:
-        InputError: ``labels_dir`` holds no label map.
+        InputError: ``labels_dir`` holds no label map, or ``bodies_dir`` no body that can be used.
         OutputError: a file could not be written.
     """
     maps = _label_maps(labels_dir)
-    requests = [_request(i, seed, maps, in_plane, max_slices, negatives) for i in range(cases)]
+    bodies = list_bodies(bodies_dir) if bodies_dir is not None else []
+    names = tuple(body.name for body in bodies)
+    requests = [
+        replace(_request(i, seed, maps, in_plane, max_slices, negatives), bodies=names, deform=deform)
+        for i in range(cases)
+    ]
     records: dict[int, dict[str, Any]] = {}
-    for index, record in _run(out, requests, maps, workers):
+    for index, record in _run(out, requests, maps, bodies, workers):
         records[index] = record
         if on_case is not None:
             on_case(index, record)
@@ -109,13 +126,15 @@ def _request(
     return _Request(seed, index, None, kidneys, in_plane, max_slices, renalseg.__version__)
 
 
-def _run(out: Path, requests: list[_Request], maps: list[Path], workers: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _run(
+    out: Path, requests: list[_Request], maps: list[Path], bodies: list[Path], workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
     todo = []
     for request in requests:
         done = _finished(out, request)
         if done is None:
             _check_ours(_folder(out, request.index))
-            todo.append((out, request, maps[request.index % len(maps)] if maps else None))
+            todo.append((out, request, maps[request.index % len(maps)] if maps else None, bodies))
         else:
             yield request.index, done
     if workers <= 1 or len(todo) <= 1:
@@ -142,11 +161,13 @@ def _finished(out: Path, request: _Request) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except ValueError:
         return None
-    finished = isinstance(record, dict) and record.get("request") == asdict(request) and not record.get("unfinished")
+    finished = (
+        isinstance(record, dict) and record.get("request") == request.as_record() and not record.get("unfinished")
+    )
     return record if finished else None
 
 
-def _make(out: Path, request: _Request, label_map: Path | None) -> dict[str, Any]:
+def _make(out: Path, request: _Request, label_map: Path | None, bodies: list[Path]) -> dict[str, Any]:
     """Renders and writes one case; the record comes last, so that a case with a record is complete."""
     labels = read_labels(label_map) if label_map is not None else None
     ct, found, record = render_case(
@@ -155,10 +176,12 @@ def _make(out: Path, request: _Request, label_map: Path | None) -> dict[str, Any
         kidneys=request.kidneys,
         in_plane=request.in_plane,
         max_slices=request.max_slices,
+        bodies=bodies,
+        deform=request.deform,
     )
     folder = _folder(out, request.index)
-    write_json({"request": asdict(request), "unfinished": True}, folder / RECORD)
-    record = {"case": folder.name, **record, "request": asdict(request)}
+    write_json({"request": request.as_record(), "unfinished": True}, folder / RECORD)
+    record = {"case": folder.name, **record, "request": request.as_record()}
     write_nifti(_as_kits(ct), folder / IMAGING)
     write_nifti(_as_kits(found), folder / SEGMENTATION)
     write_json(record, folder / RECORD)

@@ -9,16 +9,20 @@ from scipy import ndimage
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
 from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, OUTSIDE_MM, Lattice, Vector, hat_matrix, separable
+from renalseg.phantom.fields import F32, OUTSIDE_MM, Lattice, Vector, hat_matrix, separable, superellipse
+from renalseg.phantom.findings import draw_findings
 from renalseg.phantom.kidney import parenchyma_hu, sinus_hu
-from renalseg.phantom.lesions import cyst_hu, tumor_hu
+from renalseg.phantom.pathology import Patch, cyst_hu, merge, part_of, tumor_hu
 from renalseg.phantom.physique import Physique, draw_physique
 from renalseg.phantom.scene import REGION_SPACING_MM, Layer, Renal
 
 MARGIN_MM = 16.0
+LESION_MARGIN = 5
+"""Lattice points round a lesion that take its attenuation: the map's own outline is finer than the lattice."""
 CLOSING_MM = 9.0
-KIDNEY_BEFORE_SPINE_MM = 8.0
+KIDNEY_BEFORE_SPINE_MM = (2.0, 20.0)
 """How far the kidneys' centre lies in front of the vertebral bodies' centre."""
+BODY_DRAWS, OUTLINE_STEP_MM, SPINE_RADIUS_MM = 24, 8.0, 24.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def locate(labels: Volume) -> Placement | None:
 
 
 def fit_physique(rng: np.random.Generator, labels: Volume, at: Placement) -> tuple[Physique, Lattice]:
-    """Draws a body round the labels; of twelve draws, the one whose trunk the field of view cuts least.
+    """Draws a body round the labels; of many, the one that holds them best and that the field of view cuts least.
 
     Returns:
         The body, and the label map's grid in its coordinates.
@@ -69,12 +73,14 @@ def fit_physique(rng: np.random.Generator, labels: Volume, at: Placement) -> tup
         (at.centre[1] - at.low[1] + 75) / 2,
         max(at.high[2] - at.centre[2], at.centre[2] - at.low[2]),
     )
+    outline = _outline(labels)
     best: tuple[float, Physique, Lattice] | None = None
-    for _ in range(12):
+    for _ in range(BODY_DRAWS):
         body = draw_physique(rng, shape[2] * size[2], least)
-        origin = (-at.centre[0], body.spine_y - KIDNEY_BEFORE_SPINE_MM - at.centre[1], -at.centre[2])
+        before = float(rng.uniform(*KIDNEY_BEFORE_SPINE_MM))
+        origin = (-at.centre[0], body.spine_y - before - at.centre[1], -at.centre[2])
         grid = Lattice(origin, size, shape)
-        cut = 0.0
+        cut = 3 * _misfit(body, outline[0] + np.float32(origin[1]), outline[1] + np.float32(origin[2]))
         for i, half in ((1, body.half[0]), (2, body.half[1])):
             end = origin[i] + size[i] * shape[i]
             cut += max(origin[i] + half, 0) + max(half - end, 0)
@@ -82,6 +88,23 @@ def fit_physique(rng: np.random.Generator, labels: Volume, at: Placement) -> tup
             best = (cut, body, grid)
     assert best is not None
     return best[1], best[2]
+
+
+def _outline(labels: Volume) -> tuple[F32, F32]:
+    """Some labelled positions (y, x) in mm from the first voxel, each float32 [n]."""
+    step = [max(int(OUTLINE_STEP_MM / s), 1) for s in labels.spacing_mm]
+    found = np.argwhere(labels.array[:: step[0], :: step[1], :: step[2]].any(axis=0))
+    y, x = (found[:, i] * step[i + 1] * labels.spacing_mm[i + 1] for i in (0, 1))
+    return y.astype(np.float32), x.astype(np.float32)
+
+
+def _misfit(body: Physique, y: F32, x: F32) -> float:
+    """How far in mm the positions reach out of the abdominal cavity or into the spine, at most."""
+    if len(y) == 0:
+        return 0.0
+    outside = superellipse(y - np.float32(body.cavity_y), x, body.cavity_half, 2.4)
+    spine = SPINE_RADIUS_MM - np.hypot(y - np.float32(body.spine_y), x)
+    return float(max(outside.max(), 0.0) + max(spine.max(), 0.0))
 
 
 def given_renal(rng: np.random.Generator, labels: Volume, at: Placement, grid: Lattice, contrast: Contrast) -> Renal:
@@ -103,18 +126,39 @@ def given_renal(rng: np.random.Generator, labels: Volume, at: Placement, grid: L
     closed = np.minimum(closed, occupied)
     sinus = _signed((closed < 0) & (occupied > 0), lattice)
     points = (lattice.axis(0)[:, None, None], lattice.axis(1)[None, :, None], lattice.axis(2)[None, None, :])
-    tumor = _signed(masks[TUMOR], lattice)
-    layers = (
-        Layer(None, closed, sinus_hu(rng, lattice, contrast)),
-        Layer(KIDNEY, _signed(masks[KIDNEY], lattice), parenchyma_hu(rng, lattice, points, -closed, sinus, contrast)),
-        Layer(CYST, _signed(masks[CYST], lattice), cyst_hu(rng, lattice)),
-        Layer(TUMOR, tumor, tumor_hu(rng, lattice, -tumor, contrast)),
-    )
     hila = []
     for side in at.sides:
         z, y, x = (o + c for o, c in zip(grid.origin, side, strict=True))
         hila.append((z, y - 6, x - 22 * float(np.sign(x))))
-    return Renal(lattice, layers, closed, tuple(hila))
+    findings = draw_findings(rng, hila)
+    parenchyma = parenchyma_hu(rng, lattice, points, -closed, sinus, contrast)
+    layers = (
+        Layer(None, closed, sinus_hu(rng, lattice, contrast, findings)),
+        Layer(KIDNEY, np.where(masks[KIDNEY], np.float32(-1), np.float32(1)), parenchyma),
+        _lesions(rng, CYST, masks[CYST], lattice, contrast),
+        _lesions(rng, TUMOR, masks[TUMOR], lattice, contrast),
+    )
+    findings.add_stones(rng, lattice, sinus, layers[0].hu, layers[1].hu)
+    return Renal(lattice, layers, closed, tuple(hila), findings)
+
+
+def _lesions(
+    rng: np.random.Generator, label: int, mask: NDArray[np.bool_], lattice: Lattice, contrast: Contrast
+) -> Layer:
+    """The layer of all cysts or all tumors: each connected component is a lesion with a draw of its own."""
+    parts, _ = ndimage.label(mask)
+    patches = []
+    for number, box in enumerate(ndimage.find_objects(parts), start=1):
+        z, y, x = (
+            slice(max(b.start - LESION_MARGIN, 0), min(b.stop + LESION_MARGIN, n))
+            for b, n in zip(box, mask.shape, strict=True)
+        )
+        part = part_of(lattice, (z, y, x))
+        distance = _signed(parts[z, y, x] == number, part)
+        drawn = cyst_hu(rng, part, -distance) if label == CYST else tumor_hu(rng, part, -distance, contrast)
+        patches.append(Patch((z, y, x), distance, drawn))
+    distance, hu = merge(lattice, patches, 10.0 if label == CYST else contrast.hu["tumor"])
+    return Layer(label, distance, hu)
 
 
 def _mask(array: NDArray[np.uint8], label: int, grid: Lattice, lattice: Lattice) -> NDArray[np.bool_]:

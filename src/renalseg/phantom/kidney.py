@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 
 from renalseg.phantom.draws import Contrast
 from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector, ellipsoid_local, smooth_min
+from renalseg.phantom.findings import Findings
 
 WIDTH_SHARE, THICKNESS_SHARE = 0.29, 0.245
 PARENCHYMA_PER_LENGTH3 = 0.128
 """Volume of parenchyma over the cube of the kidney's length, measured on this model."""
+MALROTATED_SHARE, PTOTIC_SHARE, UNEQUAL_SHARE, PATCHY_SHARE = 0.06, 0.05, 0.08, 0.05
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,18 @@ def draw_kidney(rng: np.random.Generator, side: int, volume_ml: float, spine_y: 
     squeeze = rng.uniform(0.92, 1.08)
     half = (length / 2, length * WIDTH_SHARE * squeeze, length * THICKNESS_SHARE / squeeze)
     tilt, pitch, turn = rng.uniform(0.1, 0.38), rng.uniform(-0.5, 0.0), rng.uniform(0.25, 0.85)
+    if rng.uniform() < MALROTATED_SHARE:
+        turn = rng.uniform(-1.4, 2.4)
     long = np.array([1.0, np.tan(pitch), side * np.tan(tilt)])
     long /= np.linalg.norm(long)
     lateral = np.array([0.0, np.sin(turn), side * np.cos(turn)])
     lateral -= (lateral @ long) * long
     lateral /= np.linalg.norm(lateral)
-    z = rng.normal(8 if side < 0 else -8, 9)
+    z = rng.normal(8 if side < 0 else -8, 9) + (rng.uniform(30, 110) if rng.uniform() < PTOTIC_SHARE else 0.0)
     x = side * (22 + half[1] + rng.uniform(6, 16) + 0.3 * fat_mm)
     centre = (float(z), float(spine_y + rng.uniform(-16, 2) - 0.2 * fat_mm), float(x))
     axes = np.stack([long, lateral, np.cross(long, lateral)])
-    return KidneyShape(side, centre, half, axes, float(rng.uniform(0.2, 0.45)), float(rng.uniform(0.8, 1.15)))
+    return KidneyShape(side, centre, half, axes, float(rng.uniform(0.2, 0.45)), float(rng.uniform(0.75, 1.25)))
 
 
 def kidney_fields(shape: KidneyShape, points: Points, lobes: F32, wobble: F32) -> tuple[F32, F32]:
@@ -103,23 +107,38 @@ def parenchyma_hu(
     Returns:
         float32 [z, y, x] in HU; meaningful inside the kidney only.
     """
-    shell = rng.uniform(4.5, 8.0)
+    shell = float(rng.uniform(3.0, 9.0))
     medulla = pyramids(rng, points, depth, shell)
-    medulla = np.minimum(medulla, inner - np.float32(0.5))
-    share = np.clip(medulla / np.float32(2.0) + np.float32(0.5), 0, 1)
+    medulla = np.minimum(medulla, inner - np.float32(rng.uniform(0.0, 2.5)))
+    share = np.clip(medulla / np.float32(rng.uniform(1.2, 5.0)) + np.float32(0.5), 0, 1)
     cortex, pyramid = contrast.hu["cortex"], contrast.hu["medulla"]
     hu = np.float32(cortex) + share * np.float32(pyramid - cortex)
-    texture = Noise.draw(rng, lattice, 5.0).on(lattice) * np.float32(0.03 * abs(cortex) + 1)
-    return np.asarray(hu + texture, dtype=np.float32)
+    scale, amplitude = float(np.exp(rng.uniform(np.log(3.5), np.log(16)))), float(rng.uniform(0.5, 2 + 0.06 * cortex))
+    hu = hu + Noise.draw(rng, lattice, scale).on(lattice) * np.float32(amplitude)
+    return np.asarray(hu * _perfusion(rng, lattice, points), dtype=np.float32)
+
+
+def _perfusion(rng: np.random.Generator, lattice: Lattice, points: Points) -> F32:
+    """A factor of the attenuation: one kidney may lag behind the other, and parts of both may (infarct, infection)."""
+    factor = np.ones((1, 1, 1), np.float32)
+    if rng.uniform() < UNEQUAL_SHARE:
+        lag = np.float32(rng.uniform(0.45, 0.95))
+        factor = np.where(points[2] * np.float32(rng.choice([-1, 1])) > 0, lag, np.float32(1))
+    if rng.uniform() < PATCHY_SHARE:
+        patches = Noise.draw(rng, lattice, float(rng.uniform(12, 28))).on(lattice)
+        share = np.clip((patches - np.float32(rng.uniform(0.8, 1.8))) / np.float32(0.4), 0, 1)
+        factor = factor * (1 - share * np.float32(rng.uniform(0.1, 0.5)))
+    return np.asarray(factor, dtype=np.float32)
 
 
 def pyramids(rng: np.random.Generator, points: Points, depth: F32, shell: float) -> F32:
     """Signed distance, positive inside the pyramids: cells round seeds at medullary depth, shrunk by the columns."""
+    reach = float(rng.uniform(9, 17))
     candidates = np.argwhere((depth > shell + 1) & (depth < shell + 7))
     out = np.full(depth.shape, -20.0, np.float32)
     if len(candidates) < 50:
         return out
-    seeds = _spread(rng, candidates, points, apart_mm=rng.uniform(17, 24))
+    seeds = _spread(rng, candidates, points, apart_mm=rng.uniform(12, 23))
     inside = depth > shell - 2
     flat = [p[inside] for p in np.broadcast_arrays(*points)]
     first = np.full(flat[0].shape, 1e6, np.float32)
@@ -128,9 +147,9 @@ def pyramids(rng: np.random.Generator, points: Points, depth: F32, shell: float)
         d = (flat[0] - z) ** 2 + (flat[1] - y) ** 2 + (flat[2] - x) ** 2
         second = np.minimum(second, np.maximum(d, first))
         first = np.minimum(first, d)
-    column = np.float32(rng.uniform(3.0, 6.5))
+    column = np.float32(rng.uniform(2.0, 7.0))
     cell = (np.sqrt(second) - np.sqrt(first) - column) / 2
-    out[inside] = np.minimum(np.minimum(cell, depth[inside] - np.float32(shell)), np.float32(13) - np.sqrt(first))
+    out[inside] = np.minimum(np.minimum(cell, depth[inside] - np.float32(shell)), np.float32(reach) - np.sqrt(first))
     return out
 
 
@@ -145,13 +164,17 @@ def _spread(rng: np.random.Generator, candidates: NDArray[np.int64], points: Poi
     return seeds
 
 
-def sinus_hu(rng: np.random.Generator, lattice: Lattice, contrast: Contrast) -> F32:
-    """Attenuation of the renal sinus: fat, with vessels and the collecting system winding through it."""
-    hu = np.float32(rng.uniform(-105, -75)) + Noise.draw(rng, lattice, 4.0).on(lattice) * np.float32(8)
-    for name, width in (("pelvis", 0.45), ("renal_vein", 0.3), ("aorta", 0.14)):
+def sinus_hu(rng: np.random.Generator, lattice: Lattice, contrast: Contrast, findings: Findings) -> F32:
+    """Attenuation of the renal sinus: fat, with vessels and the collecting system winding through it.
+
+    The collecting system fills the sinus where it is dilated.
+    """
+    hu = np.float32(rng.uniform(-110, -65)) + Noise.draw(rng, lattice, 4.0).on(lattice) * np.float32(8)
+    water = np.float32(rng.uniform(0.15, 0.75)) + np.float32(3.0) * findings.dilation(lattice.axis(2))
+    for name, width in (("pelvis", water), ("renal_vein", rng.uniform(0.15, 0.4)), ("aorta", rng.uniform(0.05, 0.2))):
         winding = np.abs(Noise.draw(rng, lattice, 9.0).on(lattice)) + np.float32(0.6) * np.abs(
             Noise.draw(rng, lattice, 14.0).on(lattice)
         )
-        share = np.clip((np.float32(width) - winding) / np.float32(0.25) + np.float32(0.5), 0, 1)
+        share = np.clip((np.asarray(width, np.float32) - winding) / np.float32(0.25) + np.float32(0.5), 0, 1)
         hu = hu + share * (np.float32(contrast.hu[name]) - hu)
     return np.asarray(hu, dtype=np.float32)

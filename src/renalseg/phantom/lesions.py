@@ -1,11 +1,10 @@
-"""Tumors and cysts: where they sit, their shape, and what they look like."""
+"""Tumors and cysts: where they sit and their shape. ``pathology`` says what they look like."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector, ellipsoid, smooth_min
+from renalseg.phantom.fields import F32, Points, Vector, ellipsoid, smooth_min
 from renalseg.phantom.kidney import KidneyShape
 
 ROOM_BEHIND_MM = 36.0
@@ -72,42 +71,3 @@ def draw_mass(rng: np.random.Generator, kidney: KidneyShape, volume_ml: float, c
         (z + float(toward[0]), y + float(toward[1]), x + float(toward[2])) if lobed else None,
         float(rng.uniform(0.01, 0.03) if cyst else rng.uniform(0.02, 0.09)) * radius,
     )
-
-
-def tumor_hu(rng: np.random.Generator, lattice: Lattice, depth: F32, contrast: Contrast) -> F32:
-    """Attenuation of tumors: heterogeneous, often with a necrotic centre, at times a capsule or calcification.
-
-    Args:
-        rng: source of randomness.
-        lattice: grid of the arrays.
-        depth: depth under the tumor's surface in mm, [z, y, x], positive inside.
-        contrast: phase and mean attenuation; the tumor's range reaches into the medulla's.
-
-    Returns:
-        float32 [z, y, x] in HU; meaningful inside the tumor only.
-    """
-    mean = contrast.hu["tumor"]
-    radius = max(float(depth.max()), 1.0)
-    enhancing = contrast.phase != "native"
-    uneven = rng.uniform(0.04, 0.28) * mean if enhancing else rng.uniform(1, 5)
-    coarse = Noise.draw(rng, lattice, float(np.clip(radius * 0.5, 5, 18))).on(lattice)
-    fine = Noise.draw(rng, lattice, float(np.clip(radius * 0.2, 3, 7))).on(lattice)
-    hu = np.float32(mean) + (coarse * np.float32(0.8) + fine * np.float32(0.6)) * np.float32(uneven)
-    if rng.uniform() < np.clip(radius / 30, 0.1, 0.85):
-        dead = depth / np.float32(radius) + np.float32(0.28) * (coarse + np.float32(0.6) * fine)
-        share = np.clip((dead - np.float32(rng.uniform(0.35, 0.9))) / np.float32(0.12), 0, 1)
-        hu = hu + share * (np.float32(rng.uniform(8, 40)) - hu)
-    if enhancing and rng.uniform() < 0.25:
-        rim = np.clip(1 - np.abs(depth - np.float32(1.0)), 0, 1)
-        hu = hu + rim * np.float32(rng.uniform(-25, 45))
-    if rng.uniform() < 0.1:
-        chalk = Noise.draw(rng, lattice, 5.0).on(lattice)
-        hu = hu + np.clip(chalk - np.float32(2.0), 0, 1) * np.float32(rng.uniform(150, 500))
-    return np.asarray(hu, dtype=np.float32)
-
-
-def cyst_hu(rng: np.random.Generator, lattice: Lattice) -> F32:
-    """Attenuation of cysts: even water, at times dense; each region of the scan has its own mean."""
-    mean = rng.uniform(32, 70) if rng.uniform() < 0.08 else rng.uniform(-2, 22)
-    drift = Noise.draw(rng, lattice, 45.0).on(lattice)
-    return np.asarray(np.float32(mean) + drift * np.float32(2.0), dtype=np.float32)

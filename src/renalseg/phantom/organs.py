@@ -4,7 +4,7 @@ import numpy as np
 
 from renalseg.phantom.canvas import Canvas
 from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, Points, Vector, ellipsoid, smooth_min, tube
+from renalseg.phantom.fields import F32, Points, Vector, Window, ellipsoid, smooth_min, tube
 from renalseg.phantom.physique import Physique
 from renalseg.phantom.vessels import paint_mesentery
 
@@ -14,8 +14,12 @@ def paint_organs(canvas: Canvas, rng: np.random.Generator, body: Physique, contr
     if rng.uniform() < 0.9:
         paint_mesentery(canvas, rng, body, contrast)
     room = body.cavity_half[0] * body.cavity_half[1] / (80 * 130)
-    for _ in range(int(rng.integers(25, 95) * room)):
-        _paint_loop(canvas, rng, body, contrast)
+    for _ in range(int(rng.integers(30, 110) * room)):
+        _paint_loop(canvas, rng, body, contrast, (-25, 230), (-0.85, 0.15), (-0.75, 0.75))
+    for side in (-1, 1):  # bowel that may lie against the kidneys, as far as their fat lets it
+        for _ in range(int(rng.poisson(3))):
+            across = (0.25 * side, 0.85 * side) if side > 0 else (0.85 * side, 0.25 * side)
+            _paint_loop(canvas, rng, body, contrast, (-60, 80), (-0.2, 0.55), across)
     _paint_colon(canvas, rng, body, contrast)
     _paint_pancreas(canvas, rng, body, contrast)
     _paint_stomach(canvas, rng, body, contrast, dome)
@@ -36,15 +40,12 @@ def _paint_liver(canvas: Canvas, rng: np.random.Generator, body: Physique, contr
     distance = distance + canvas.noise(rng, 40, window) * np.float32(4)
     distance = np.maximum(np.maximum(distance, canvas.cavity[window] + 2), dome[window] + 2)
     mean = contrast.hu["liver"] if rng.uniform() > 0.12 else contrast.hu["liver"] - rng.uniform(15, 55)  # steatosis
-    hu = np.float32(mean) + canvas.noise(rng, 9, window) * np.float32(3)
+    hu = np.float32(mean) + texture(canvas, rng, window)
     for scale, name, width in ((32.0, "portal", 0.1), (38.0, "ivc", 0.1)):
         winding = np.abs(canvas.noise(rng, scale, window)) + np.abs(canvas.noise(rng, scale, window))
         hu = hu + np.clip((width * 2 - winding) / 0.12, 0, 1) * np.float32(contrast.hu[name] - mean)
     canvas.paint(distance, hu, window)
-    for _ in range(int(rng.poisson(0.6))):
-        r = float(rng.uniform(3, 18))
-        at = (centre[0] + rng.uniform(-40, 40), centre[1] + rng.uniform(-40, 40), centre[2] + rng.uniform(-25, 30))
-        canvas.blob(at, (r, r, r), float(rng.choice([8.0, mean - 25, mean + 20])))
+    _paint_nodules(canvas, rng, distance, window, mean, float(rng.poisson(0.8)))
     if rng.uniform() < 0.75:
         r = float(rng.uniform(10, 19))
         at = (rng.uniform(-20, 25), body.cavity_y - 0.35 * ry, -0.38 * rx + rng.uniform(-10, 10))
@@ -54,17 +55,46 @@ def _paint_liver(canvas: Canvas, rng: np.random.Generator, body: Physique, contr
 
 def _paint_spleen(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
     ry, rx = body.cavity_half
-    centre = (body.dome_z + rng.uniform(55, 85), body.cavity_y + 0.4 * ry, 0.82 * rx)
-    half = (float(rng.uniform(40, 65)), float(rng.uniform(0.5, 0.7)) * ry, float(rng.uniform(27, 40)))
+    centre = (
+        float(body.dome_z + rng.uniform(50, 95)),
+        float(body.cavity_y + rng.uniform(0.25, 0.6) * ry),
+        float(rng.uniform(0.65, 0.85) * rx),
+    )
+    half = (float(rng.uniform(40, 75)), float(rng.uniform(0.45, 0.75)) * ry, float(rng.uniform(24, 42)))
     window = canvas.window(centre, half)
     if canvas.hu[window].size == 0:
         return
     distance = ellipsoid(canvas.at(window), centre, half) + canvas.noise(rng, 25, window) * np.float32(2.5)
     distance = np.maximum(np.maximum(distance, canvas.cavity[window] + 2), dome[window] + 2)
-    mottle = 18.0 if contrast.phase == "arterial" and rng.uniform() < 0.4 else 3.0
-    canvas.paint(
-        distance, np.float32(contrast.hu["spleen"]) + canvas.noise(rng, 12, window) * np.float32(mottle), window
-    )
+    mean = contrast.hu["spleen"]
+    hu = np.float32(mean) + texture(canvas, rng, window)
+    if contrast.phase == "arterial" and rng.uniform() < 0.5:  # the moiré of early enhancement
+        hu = hu + canvas.noise(rng, float(rng.uniform(8, 18)), window) * np.float32(rng.uniform(5, 0.2 * mean + 6))
+    canvas.paint(distance, hu, window)
+    _paint_nodules(canvas, rng, distance, window, mean, float(rng.poisson(0.35)))
+
+
+def texture(canvas: Canvas, rng: np.random.Generator, window: Window) -> F32:
+    """Texture of an organ in HU, of random scale and amplitude; faint in most."""
+    scale, amplitude = np.exp(rng.uniform(np.log((4.0, 0.8)), np.log((25.0, 14.0))))
+    return np.asarray(canvas.noise(rng, float(scale), window) * np.float32(amplitude), dtype=np.float32)
+
+
+def _paint_nodules(
+    canvas: Canvas, rng: np.random.Generator, distance: F32, window: Window, mean: float, count: float
+) -> None:
+    """Paints cysts, metastases and haemangiomas within the organ whose signed distance is ``distance``."""
+    inside = np.argwhere(distance[::4, ::4, ::4] < -3) * 4
+    if len(inside) == 0:
+        return
+    z, y, x = canvas.at(window)
+    for _ in range(int(count)):
+        at = tuple(inside[int(rng.integers(len(inside)))])
+        r = float(np.exp(rng.uniform(np.log(3), np.log(28))))
+        centre = (float(z[at]), float(y[at]), float(x[at]))
+        nodule = ellipsoid((z, y, x), centre, (r, r * float(rng.uniform(0.8, 1.2)), r))
+        kinds = (float(rng.uniform(-5, 22)), mean - float(rng.uniform(10, 60)), mean + float(rng.uniform(10, 90)))
+        canvas.paint(np.maximum(nodule, distance + 1), kinds[int(rng.integers(3))], window)
 
 
 def _paint_stomach(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast, dome: F32) -> None:
@@ -91,7 +121,7 @@ def _paint_hollow(
     rng: np.random.Generator,
     points: Points,
     distance: F32,
-    window: tuple[slice, slice, slice],
+    window: Window,
     wall_hu: float,
     gas_y: float,
 ) -> None:
@@ -106,10 +136,21 @@ def _paint_hollow(
     canvas.paint(np.maximum(lumen + np.float32(0.5), points[1] - np.float32(gas_y)), -920.0, window)
 
 
-def _paint_loop(canvas: Canvas, rng: np.random.Generator, body: Physique, contrast: Contrast) -> None:
+def _paint_loop(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    body: Physique,
+    contrast: Contrast,
+    down: tuple[float, float],
+    back: tuple[float, float],
+    left: tuple[float, float],
+) -> None:
+    """Paints a loop of bowel that starts within a range of heights in mm and of shares of the cavity's half depth and
+    half width.
+    """
     ry, rx = body.cavity_half
     r = float(rng.uniform(8, 15))
-    z, y, x = rng.uniform(-25, 230), body.cavity_y + ry * rng.uniform(-0.85, 0.15), rx * rng.uniform(-0.75, 0.75)
+    z, y, x = rng.uniform(*down), body.cavity_y + ry * rng.uniform(*back), rx * rng.uniform(*left)
     path: list[Vector] = [(float(z), float(y), float(x))]
     heading = rng.normal(0, 1, 3)
     for _ in range(int(rng.integers(2, 5))):
@@ -165,5 +206,5 @@ def _paint_pancreas(canvas: Canvas, rng: np.random.Generator, body: Physique, co
     if canvas.hu[window].size == 0:
         return
     distance = tube(canvas.at(window), path, [14, 12, 9, 9, 8]) + canvas.noise(rng, 7, window) * np.float32(2.5)
-    hu = np.float32(contrast.hu["pancreas"]) + canvas.noise(rng, 6, window) * np.float32(12)
+    hu = np.float32(contrast.hu["pancreas"]) + canvas.noise(rng, 6, window) * np.float32(rng.uniform(4, 22))
     canvas.paint(np.maximum(distance, canvas.cavity[window] + 3), hu, window)

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PERIRENAL_MM = (1.0, 40.0)
+"""Thickness of the fat round the kidneys, from lean to obese."""
+TRUNCATED_SHARE = 0.08
+"""The share of bodies that are wider than the field of view."""
+
 
 @dataclass(frozen=True)
 class Physique:
@@ -35,7 +40,8 @@ class Physique:
 
 def draw_physique(rng: np.random.Generator, field_mm: float, least: tuple[float, float] = (0.0, 0.0)) -> Physique:
     """Draws a body that fits a field of view; ``least`` is the half depth and width the kidneys need."""
-    width = float(np.clip(field_mm / 2 * rng.uniform(0.78, 1.0), 145, 225))
+    fills = rng.uniform(1.0, 1.2) if rng.uniform() < TRUNCATED_SHARE else rng.uniform(0.74, 1.0)
+    width = float(np.clip(field_mm / 2 * fills, 145, 245))
     obesity = float(np.clip((width - 140) / 80 + rng.normal(0, 0.15), 0.02, 1.0))
     width = max(width, least[1] + 30)
     depth = max(width * float(rng.uniform(0.64, 0.82)), least[0] + 35)
@@ -53,7 +59,7 @@ def draw_physique(rng: np.random.Generator, field_mm: float, least: tuple[float,
         cavity_half=((bottom - top) / 2, wall[1] - thick),
         cavity_y=(top + bottom) / 2,
         spine_y=spine,
-        fat_mm=float(3 + 20 * obesity * rng.uniform(0.3, 1.2)),
+        fat_mm=float(np.interp(min(obesity * rng.uniform(0, 1.3), 1.0) ** 1.4, (0, 1), PERIRENAL_MM)),
         dome_z=float(rng.uniform(-165, -115)),
         crest_z=float(rng.uniform(75, 115)),
     )

@@ -1,17 +1,21 @@
 """What is rendered of the kidneys: painted layers, each a signed distance and an attenuation on one lattice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
 from renalseg.phantom import draws
 from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector
+from renalseg.phantom.fields import F32, Lattice, Noise, Points, Vector, smooth_min, tube
+from renalseg.phantom.findings import Findings, draw_findings
 from renalseg.phantom.kidney import KidneyShape, draw_kidney, kidney_fields, parenchyma_hu, sinus_hu
-from renalseg.phantom.lesions import Mass, cyst_hu, draw_mass, tumor_hu
+from renalseg.phantom.lesions import Mass, draw_mass
+from renalseg.phantom.pathology import Patch, cyst_hu, merge, part_of, tumor_hu
 
 REGION_SPACING_MM: Vector = (1.5, 1.3, 1.3)
+ATROPHIC_SHARE, ATROPHIC_ML = 0.05, (30.0, 80.0)
+HORSESHOE_SHARE = 0.015
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Layer:
 
     Attributes:
         label: the label it writes, or None for tissue that is not labelled (the renal sinus).
-        distance: signed distance in mm, float32 [z, y, x], negative inside.
+        distance: signed distance in mm, float32 [z, y, x], negative inside. Where a label map is given, labelled layers
+            are painted by it instead.
         hu: attenuation, float32 [z, y, x].
     """
 
@@ -38,12 +43,14 @@ class Renal:
         layers: in paint order.
         occupied: signed distance to kidneys and masses together; other organs give way to it.
         hila: where the renal vessels end.
+        findings: what the case carries beside its labels.
     """
 
     lattice: Lattice
     layers: tuple[Layer, ...]
     occupied: F32
     hila: tuple[Vector, ...]
+    findings: Findings = field(default_factory=Findings)
 
 
 def draw_renal(
@@ -58,37 +65,65 @@ def draw_renal(
         fat_mm: thickness of the perirenal fat.
         keep_out: what masses may not grow into: spine and the outside of the body.
     """
-    kidneys = _draw_pair(rng, spine_y, fat_mm)
+    kidneys, isthmus = _draw_pair(rng, spine_y, fat_mm)
     tumors = [draw_mass(rng, _pick(rng, kidneys), v, cyst=False) for v in draws.draw_tumors_ml(rng)]
     cysts = [draw_mass(rng, _pick(rng, kidneys), v, cyst=True) for v in draws.draw_cysts_ml(rng)]
-    return _evaluate(rng, contrast, kidneys, tumors, cysts, keep_out)
-
-
-def _evaluate(
-    rng: np.random.Generator,
-    contrast: Contrast,
-    kidneys: list[KidneyShape],
-    tumors: list[Mass],
-    cysts: list[Mass],
-    keep_out: "KeepOut",
-) -> Renal:
     lattice = _region(kidneys, tumors + cysts)
     points = warped(lattice, rng, 3.5)
+    hull, sinus = _hulls(rng, lattice, points, kidneys, isthmus)
+    barrier = keep_out.distance(lattice)
+    clear_mm = 8 + 1.5 * fat_mm
+    hila = tuple(k.hilum for k in kidneys)
+    findings = draw_findings(rng, hila)
+    parenchyma = parenchyma_hu(rng, lattice, points, -hull, sinus, contrast)
+    layers = (
+        Layer(None, hull, sinus_hu(rng, lattice, contrast, findings)),
+        Layer(KIDNEY, np.maximum(hull, -sinus), parenchyma),
+        _masses(rng, CYST, cysts, lattice, points, barrier, clear_mm, contrast),
+        _masses(rng, TUMOR, tumors, lattice, points, barrier, clear_mm, contrast),
+    )
+    findings.add_stones(rng, lattice, sinus, layers[0].hu, layers[1].hu)
+    occupied = np.minimum(np.minimum(hull, layers[2].distance), layers[3].distance)
+    return Renal(lattice, layers, occupied, hila, findings)
+
+
+def _hulls(
+    rng: np.random.Generator, lattice: Lattice, points: Points, kidneys: list[KidneyShape], isthmus: list[Vector]
+) -> tuple[F32, F32]:
+    """Signed distances of the kidneys' hulls, joined by ``isthmus`` if there is one, and of their sinuses."""
     lobes, wobble = Noise.draw(rng, lattice, 16.0).on(lattice), Noise.draw(rng, lattice, 8.0).on(lattice)
+    lobes = lobes * np.float32(rng.uniform(0.4, 1.8))
     pairs = [kidney_fields(k, points, lobes, wobble) for k in kidneys]
     hull = np.minimum.reduce([h for h, _ in pairs])
-    sinus = np.minimum.reduce([s for _, s in pairs])
-    barrier = keep_out.distance(lattice)
-    tumor, cyst = _union(rng, lattice, points, tumors), _union(rng, lattice, points, cysts)
-    tumor, cyst = np.maximum(tumor, -barrier), np.maximum(cyst, -barrier)
-    layers = (
-        Layer(None, hull, sinus_hu(rng, lattice, contrast)),
-        Layer(KIDNEY, np.maximum(hull, -sinus), parenchyma_hu(rng, lattice, points, -hull, sinus, contrast)),
-        Layer(CYST, cyst, cyst_hu(rng, lattice)),
-        Layer(TUMOR, tumor, tumor_hu(rng, lattice, -tumor, contrast)),
-    )
-    occupied = np.minimum(np.minimum(hull, tumor), cyst)
-    return Renal(lattice, layers, occupied, tuple(k.hilum for k in kidneys))
+    if isthmus:
+        hull = smooth_min(hull, tube(points, isthmus, float(rng.uniform(9, 14))), 8.0)
+    return hull, np.minimum.reduce([s for _, s in pairs])
+
+
+def _masses(
+    rng: np.random.Generator,
+    label: int,
+    masses: list[Mass],
+    lattice: Lattice,
+    points: Points,
+    barrier: F32,
+    clear_mm: float,
+    contrast: Contrast,
+) -> Layer:
+    """The layer of all cysts or all tumors, each with a draw of its own; distances hold up to ``clear_mm``."""
+    patches = []
+    for mass in masses:
+        reach = 1.6 * mass.radius + clear_mm
+        low, high = [c - reach for c in mass.centre], [c + reach for c in mass.centre]
+        window = lattice.window((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        part = part_of(lattice, window)
+        noise = Noise.draw(rng, part, float(np.clip(0.7 * mass.radius, 5, 40))).on(part)
+        near = (points[0][window], points[1][window], points[2][window])
+        distance = np.maximum(mass.distance(near, noise), -barrier[window])
+        hu = cyst_hu(rng, part, -distance) if label == CYST else tumor_hu(rng, part, -distance, contrast)
+        patches.append(Patch(window, distance, hu))
+    distance, hu = merge(lattice, patches, 10.0 if label == CYST else contrast.hu["tumor"])
+    return Layer(label, distance, hu)
 
 
 @dataclass(frozen=True)
@@ -117,12 +152,32 @@ def warped(lattice: Lattice, rng: np.random.Generator, amplitude_mm: float) -> P
     return a, b, c
 
 
-def _draw_pair(rng: np.random.Generator, spine_y: float, fat_mm: float) -> list[KidneyShape]:
+def _draw_pair(rng: np.random.Generator, spine_y: float, fat_mm: float) -> tuple[list[KidneyShape], list[Vector]]:
+    """Mostly two kidneys; the path of the isthmus where they are fused to a horseshoe, else an empty one."""
     total = draws.draw_kidney_ml(rng)
     if rng.uniform() < draws.SOLITARY_RATE:
-        return [draw_kidney(rng, int(rng.choice([-1, 1])), min(total, 330.0), spine_y, fat_mm)]
+        return [draw_kidney(rng, int(rng.choice([-1, 1])), min(total, 330.0), spine_y, fat_mm)], []
     part = float(np.clip(rng.normal(0.5, 0.035), 0.3, 0.7))
-    return [draw_kidney(rng, s, total * p, spine_y, fat_mm) for s, p in ((-1, part), (1, 1 - part))]
+    volumes = [total * part, total * (1 - part)]
+    if rng.uniform() < ATROPHIC_SHARE:
+        volumes[int(rng.integers(2))] = float(rng.uniform(*ATROPHIC_ML))
+    kidneys = [draw_kidney(rng, s, v, spine_y, fat_mm) for s, v in zip((-1, 1), volumes, strict=True)]
+    if rng.uniform() > HORSESHOE_SHARE:
+        return kidneys, []
+    fused = [_leaning(k) for k in kidneys]
+    ends = [k.world((0.75 * k.half[0], 0.0, 0.0)) for k in fused]
+    middle = (max(e[0] for e in ends) + 5.0, spine_y - 52.0, 0.0)
+    return fused, [ends[0], middle, ends[1]]
+
+
+def _leaning(kidney: KidneyShape) -> KidneyShape:
+    """The kidney with its lower pole towards the midline, as in a horseshoe."""
+    mirror = np.diag([1.0, 1.0, -1.0])
+    long, lateral = kidney.axes[0] @ mirror, kidney.axes[1]
+    lateral = lateral - (lateral @ long) * long
+    lateral /= np.linalg.norm(lateral)
+    z, y, x = kidney.centre
+    return replace(kidney, centre=(z + 25.0, y - 8.0, x), axes=np.stack([long, lateral, np.cross(long, lateral)]))
 
 
 def _pick(rng: np.random.Generator, kidneys: list[KidneyShape]) -> KidneyShape:
@@ -134,11 +189,3 @@ def _region(kidneys: list[KidneyShape], masses: list[Mass]) -> Lattice:
     low = [min(c[i] - r for c, r in reach) for i in range(3)]
     high = [max(c[i] + r for c, r in reach) for i in range(3)]
     return Lattice.covering((low[0], low[1], low[2]), (high[0], high[1], high[2]), REGION_SPACING_MM)
-
-
-def _union(rng: np.random.Generator, lattice: Lattice, points: Points, masses: list[Mass]) -> F32:
-    out = np.full(lattice.shape, 60.0, np.float32)
-    for mass in masses:
-        noise = Noise.draw(rng, lattice, float(np.clip(0.7 * mass.radius, 5, 40))).on(lattice)
-        out = np.minimum(out, mass.distance(points, noise))
-    return out

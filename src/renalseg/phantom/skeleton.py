@@ -9,7 +9,7 @@ from renalseg.phantom.physique import Physique
 
 def paint_skeleton(canvas: Canvas, rng: np.random.Generator, body: Physique) -> None:
     """Paints spine, ribs and pelvis."""
-    marrow = float(rng.uniform(110, 230))
+    marrow = float(rng.uniform(70, 260))
     _paint_ribs(canvas, rng, body, marrow)
     _paint_spine(canvas, rng, body, marrow)
     if canvas.lattice.axis(0)[-1] > body.crest_z:

@@ -44,9 +44,12 @@ def paint_vessels(
         canvas.pipe([start, mid, end], 2.8, artery)
     canvas.pipe(cava, [12.0, 11.5, 10.5, 9.0], contrast.hu["ivc"])
     canvas.pipe(aorta, [r + 2, r, r - 1.5, r - 2], artery)
-    if rng.uniform() < 0.4:
-        at = (rng.uniform(-30, 80), y - r + 0.85 * r, 6 + rng.uniform(-6, 6))
-        canvas.blob(at, (5, 1.6, 3), 600.0, inside=False)
+    if rng.uniform() < 0.4:  # calcified plaques of the wall
+        for _ in range(int(rng.integers(1, 12))):
+            angle = float(rng.uniform(0, 2 * np.pi))
+            at = (float(rng.uniform(-90, 85)), y - r + 0.9 * r * np.cos(angle), 6 + 0.9 * r * np.sin(angle))
+            size = float(rng.uniform(1.2, 3.5))
+            canvas.blob(at, (2 * size, size, size), float(rng.uniform(250, 1000)), inside=False)
     canvas.pipe([(-25, y - 2 * r, 6), (10, y - 2 * r - 10, 4), (70, y - 2 * r - 22, -5)], 3.6, artery)
     for side in (-1, 1):
         canvas.pipe([(84, y - r, 2), (140, y - 8, side * 32), (220, y - 20, side * 55)], r * 0.55, artery)
