@@ -1,18 +1,19 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 45]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 12]
 
 Renders 24 phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0. Then, for
-each variant, trains the three stages of the preset ``tiny`` from scratch, each for as many epochs as fit its share of
-``--minutes`` by the time of a trial epoch, so that every variant has the same budget, and scores the test phantoms
-through the cascade. What is finished in DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the
-curves, and DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
+each variant, trains the three stages of the preset ``tiny`` from scratch and scores the test phantoms through the
+cascade. A stage gets as many epochs as fit its share of ``--minutes`` by the time of a trial epoch of the full recipe;
+every variant gets the same number, so that the budget is the same whatever else the machine does. What is finished in
+DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
+DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
 """
 
 import argparse
 import json
 import platform
-import time
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -25,15 +26,16 @@ from renalseg.config import STAGES, Config, Stage, Training, preset
 from renalseg.core.labels import HECS
 from renalseg.evaluate.cohort import evaluate
 from renalseg.io.files import write_json, write_text
-from renalseg.io.kits import fold_split, list_cases
+from renalseg.io.kits import fold_split, list_cases, trainable_cases
 from renalseg.model.runtime import choose
 from renalseg.phantom.cohort import write_cohort
 from renalseg.predict.segmenter import Segmenter
+from renalseg.train.cache import GRIDS, prepare, write_index
 from renalseg.train.run import Hooks, Request, run_training
 
 TRAIN, TEST, SEED = 24, 6, 20261125
 SHARES: dict[Stage, float] = {"coarse": 0.16, "kidney": 0.38, "lesion": 0.46}
-"""Of the minutes, for each stage; the rest of each is the trial epoch and starting up."""
+"""Of the minutes, for each stage."""
 
 VARIANTS: dict[str, dict[str, float]] = {
     "full": {},
@@ -72,38 +74,44 @@ def configure(changes: dict[str, float], epochs: dict[str, int]) -> Config:
     return config.model_copy(update={"training": training})
 
 
-def epochs_that_fit(data: Path, out: Path, minutes: float, changes: dict[str, float]) -> dict[str, int]:
-    """Epochs of each stage within its share, from the time of a trial epoch; noted, so that a restart keeps them."""
-    note = out / "epochs.json"
+def prepare_once(dataset: Path, cache: Path) -> None:
+    """Resamples the training phantoms, for all variants."""
+    config, cases = preset("tiny"), [c.case_id for c in trainable_cases(dataset)]
+    write_index(dataset, cache, config, prepare(dataset, cache, GRIDS, config, cases, workers=2))
+
+
+def epochs_that_fit(cache: Path, work: Path, minutes: float) -> dict[str, int]:
+    """Epochs of each stage within its share, from the time of a trial epoch; noted, so that all variants keep them."""
+    note = work / "epochs.json"
     if not note.exists():
-        found, config = {}, configure(changes, dict.fromkeys(STAGES, 2))
+        found, config = {}, configure({}, dict.fromkeys(STAGES, 3))
         for stage in STAGES:
-            trial = run_training(Request(stage, data, out / "trial", config))
+            shutil.rmtree(work / "trial" / stage, ignore_errors=True)
+            trial = run_training(Request(stage, cache, work / "trial", config))
             found[stage] = max(2, int(60 * minutes * SHARES[stage] / trial["history"][-1]["seconds"]))
         write_json(found, note)
     return {str(k): int(v) for k, v in json.loads(note.read_text()).items()}
 
 
-def run_variant(name: str, data: Path, test: Path, work: Path, minutes: float) -> dict[str, float]:
+def run_variant(name: str, cache: Path, test: Path, work: Path, epochs: dict[str, int]) -> dict[str, float]:
     """Trains and scores one variant; returns its row."""
-    out, changes = work / name.replace(" ", "-"), VARIANTS[name]
+    out = work / name.replace(" ", "-")
     done = out / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    started = time.perf_counter()
-    config = configure(changes, epochs_that_fit(data, out, minutes, changes))
+    config, seconds = configure(VARIANTS[name], epochs), 0.0
     for stage in STAGES:
-        state = out / "weights" / stage / "last.safetensors"
+        resume = (out / "weights" / stage / "last.safetensors").exists()
         hooks = Hooks(on_step=lambda step, steps, loss, s=stage: _tell(name, s, step, steps, loss))
-        run_training(Request(stage, data, out / "weights", config, resume=state.exists()), hooks)
-    seconds = time.perf_counter() - started
+        result = run_training(Request(stage, cache, out / "weights", config, resume=resume), hooks)
+        seconds += sum(epoch["seconds"] for epoch in result["history"])
     segmenter = Segmenter(out / "weights")
     for outcome in segment_all(list_inputs([test])[0], out / "segmentation", segmenter):
         print(name, outcome.name, outcome.error or "segmented", flush=True)
     scores = evaluate(out / "segmentation", test, out / "evaluation").mean
     row = {f"dice_{h.name}": scores.dice[h.name] for h in HECS}
     row |= {f"sd_{h.name}": scores.surface_dice[h.name] for h in HECS}
-    row |= {"minutes": seconds / 60} | {f"epochs_{s}": config.training[s].epochs for s in STAGES}
+    row |= {"minutes": seconds / 60} | {f"epochs_{s}": epochs[s] for s in STAGES}
     write_json(row, done)
     return row
 
@@ -131,17 +139,20 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["full"])
-    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--minutes", type=float, default=12)
     a = parser.parse_args()
     train_maps, test_maps = link_maps(a.labels, a.work / "maps")
     write_cohort(a.work / "train", TRAIN, SEED, train_maps)
     write_cohort(a.work / "test", TEST, SEED + 1, test_maps)
+    cache = a.work / "cache"
+    prepare_once(a.work / "train", cache)
+    epochs = epochs_that_fit(cache, a.work, a.minutes)
     columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS] + ["minutes"]
     lines = ["| variant | " + " | ".join(columns) + " | epochs |", "|---|" + "---|" * (len(columns) + 1)]
     for name in a.variants:
-        row = run_variant(name, a.work / "train", a.work / "test", a.work, a.minutes)
-        epochs = " / ".join(str(row[f"epochs_{s}"]) for s in STAGES)
-        lines.append(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + f" | {epochs} |")
+        row = run_variant(name, cache, a.work / "test", a.work, epochs)
+        counts = " / ".join(str(row[f"epochs_{s}"]) for s in STAGES)
+        lines.append(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + f" | {counts} |")
     machine = f"{platform.machine()}, {choose().device}, {choose().precision}"
     text = f"{TRAIN} training and {TEST} test phantoms from label maps, {machine}\n\n" + "\n".join(lines) + "\n"
     write_text(text, a.work / "learning.md")

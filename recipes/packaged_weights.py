@@ -1,19 +1,20 @@
 """Makes the weights that ship with renalseg: renders CT phantoms, resamples them, trains the three networks.
 
-    python recipes/packaged_weights.py render --labels KITS23_LABELS --out RUN
+    python recipes/packaged_weights.py render --labels KITS23_LABELS --bodies REAL_BODIES --out RUN
     python recipes/packaged_weights.py train coarse --out RUN
     python recipes/packaged_weights.py train kidney --out RUN
     python recipes/packaged_weights.py train lesion --out RUN
 
-RUN is then a weights folder. The kidneys, tumors and cysts of part of the phantoms have the shapes of KiTS23 label
-maps; those of fold 0, drawn over the maps given, are never used, so they stay unseen. Only the small arrays that
-training reads are kept, not the CT. Everything goes on where it was interrupted.
+RUN is then a weights folder. Most kidneys, tumors and cysts have the shapes of KiTS23 label maps, deformed at random
+and cut along z to another range and slice spacing; the maps of fold 0, drawn over those given, are never used and stay
+unseen. Bodies are painted or, from REAL_BODIES (see ``renalseg phantom --help``), real CT with its kidneys taken out.
+Only the small arrays that training reads are kept, not the CT. Everything goes on where it was interrupted.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,17 +24,21 @@ import numpy as np
 import torch
 
 from renalseg.config import STAGES, Config, Stage, load_config
+from renalseg.core.volume import Volume
+from renalseg.image.boxes import bounding_box
 from renalseg.io.files import write_json
 from renalseg.io.kits import fold_split, list_cases, read_labels
 from renalseg.model.runtime import choose
+from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
 from renalseg.train.cache import GRIDS, GridName, Prepared, cached, grid_of
 from renalseg.train.loop import Run, train
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 
-SEED = 20261124
-DRAWN, COARSE_ONLY = 130, 300
-NO_KIDNEYS = 0.08
+SEED = 20261125
+VERSIONS, DRAWN, COARSE_ONLY = 3, 60, 150
+NO_KIDNEYS, REAL_BODY, WHOLE = 0.12, 0.55, 0.3
+SPACINGS_MM = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 CONFIG = Path(__file__).parents[1] / "src" / "renalseg" / "weights" / "default" / "config.yaml"
 
 
@@ -48,29 +53,55 @@ class Job:
 
 
 def jobs(labels: Path) -> list[Job]:
-    """All phantoms: drawn ones, one for each label map outside fold 0, and small drawn ones for the coarse stage."""
+    """All phantoms: several of each label map outside fold 0, drawn ones, and small drawn ones for the coarse stage.
+
+    In an order that has some of everything first, so that rendering can be stopped early.
+    """
     maps = {c.case_id: c.segmentation for c in list_cases(labels)}
     train_ids, _ = fold_split(list(maps), 0)
-    given = [Job(f"kits_{i}", (SEED, 10_000 + n), maps[i], GRIDS) for n, i in enumerate(train_ids)]
+    given = [
+        Job(f"kits_{i}_{v}", (SEED, 100_000 * (v + 1) + n), maps[i], GRIDS)
+        for v in range(VERSIONS)
+        for n, i in enumerate(train_ids)
+    ]
     drawn = [Job(f"drawn_{n:03d}", (SEED, n), None, GRIDS) for n in range(DRAWN)]
     small = [Job(f"small_{n:03d}", (SEED, 20_000 + n), None, ("coarse",)) for n in range(COARSE_ONLY)]
-    order = np.random.default_rng(SEED).permutation(len(given) + len(drawn))
-    return [(given + drawn)[i] for i in order] + small
+    everything = given + drawn + small
+    places = [k / len(group) for group in (given, drawn, small) for k in range(len(group))]
+    return [everything[i] for i in np.argsort(places, kind="stable")]
 
 
-def render(job: Job, cache: Path, config: Config) -> str:
+def another_range(rng: np.random.Generator, labels: Volume) -> Volume:
+    """A label map in thicker slices, cut along z to a random range round the kidneys, or the map as it is."""
+    step, box = _step(rng, labels.spacing_mm[0]), bounding_box(labels.array > 0)
+    first, last = 0, labels.shape[0]
+    if box is not None and rng.uniform() > WHOLE:
+        above, below = (float(rng.uniform(0, 180)) / labels.spacing_mm[0] for _ in range(2))
+        first, last = max(int(box.start[0] - above), 0), min(int(box.stop[0] + below) + 1, last)
+    z, y, x = labels.spacing_mm
+    return Volume.from_array(np.ascontiguousarray(labels.array[first:last:step]), (z * step, y, x), labels.name)
+
+
+def _step(rng: np.random.Generator, spacing_mm: float) -> int:
+    """Every how many-th slice is kept."""
+    wanted = float(rng.choice(SPACINGS_MM))
+    return max(1, round(wanted / spacing_mm))
+
+
+def render(job: Job, cache: Path, bodies: Sequence[Path], config: Config) -> str:
     """Renders one phantom and keeps its arrays; a finished one is not done again."""
     todo = {grid: prepared for grid in job.grids if not (prepared := cached(cache, grid, job.name)).exists()}
     if not todo:
         return job.name
     torch.set_num_threads(1)
-    make: Callable[..., tuple] = partial(render_case, job.seed)
+    rng = np.random.default_rng([*job.seed, 1])
+    into = list(bodies) if rng.uniform() < REAL_BODY else []
     if job.labels is not None:
-        ct, truth, _ = make(labels=read_labels(job.labels))
+        ct, truth, _ = render_case(job.seed, another_range(rng, read_labels(job.labels)), bodies=into, deform=True)
     else:
-        kidneys = "none" if np.random.default_rng([*job.seed, 1]).random() < NO_KIDNEYS else "both"
-        small = {"in_plane": 192, "max_slices": 90} if job.grids == ("coarse",) else {}
-        ct, truth, _ = make(kidneys=kidneys, **small)
+        kidneys = "none" if rng.uniform() < NO_KIDNEYS else "both"
+        small: dict[str, int] = {"in_plane": 192, "max_slices": 90} if job.grids == ("coarse",) else {"max_slices": 250}
+        ct, truth, _ = render_case(job.seed, kidneys=kidneys, bodies=into, **small)
     ct = replace(ct, name=job.name)  # the jitter of the training box is drawn from the name
     for grid, prepared in todo.items():
         arrays = coarse_arrays if grid == "coarse" else fine_arrays
@@ -78,11 +109,12 @@ def render(job: Job, cache: Path, config: Config) -> str:
     return job.name
 
 
-def render_all(labels: Path, out: Path, config: Config, workers: int) -> None:
+def render_all(labels: Path, bodies: Path | None, out: Path, config: Config, workers: int) -> None:
     """Renders the training cohort."""
-    todo = jobs(labels)
+    todo, folders = jobs(labels), list_bodies(bodies) if bodies else []
+    make = partial(render, cache=out / "cache", bodies=folders, config=config)
     with ProcessPoolExecutor(workers) as pool:
-        for count, name in enumerate(pool.map(partial(render, cache=out / "cache", config=config), todo), 1):
+        for count, name in enumerate(pool.map(make, todo), 1):
             print(f"{count}/{len(todo)} {name}", flush=True)
 
 
@@ -91,7 +123,7 @@ def train_stage(stage: Stage, out: Path, config: Config, resume: bool) -> None:
     names = sorted(p.name.removesuffix("-image.npy") for p in (out / "cache" / grid_of(stage)).glob("*-image.npy"))
     cases: list[Prepared] = [cached(out / "cache", grid_of(stage), name) for name in names]
     kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "small")}
-    given = f"{kinds['kits']} from KiTS23 label maps (fold 0 of 122 held out)"
+    given = f"{kinds['kits']} from KiTS23 label maps (fold 0 held out)"
     data = f"{len(names)} rendered CT phantoms: {given}, {kinds['drawn'] + kinds['small']} drawn"
     started, last = time.time(), [0.0]
 
@@ -112,6 +144,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     rendering = commands.add_parser("render")
     rendering.add_argument("--labels", type=Path, required=True)
+    rendering.add_argument("--bodies", type=Path)
     rendering.add_argument("--workers", type=int, default=2)
     training = commands.add_parser("train")
     training.add_argument("stage", choices=STAGES)
@@ -122,7 +155,7 @@ def main() -> None:
     a = parser.parse_args()
     config = load_config(a.config)
     if a.command == "render":
-        render_all(a.labels, a.out, config, a.workers)
+        render_all(a.labels, a.bodies, a.out, config, a.workers)
     else:
         train_stage(a.stage, a.out, config, a.resume)
 
