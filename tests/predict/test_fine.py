@@ -14,6 +14,10 @@ def noise(depth, seed=0):
     return torch.rand(1, 1, depth, 4, 6, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def mean_probability(*arguments):
+    return fine_probability(*arguments)[0]
+
+
 @given(depth=st.integers(1, 400), window=st.integers(1, 64), overlap=st.floats(0, 0.95))
 def test_windows_cover_everything_and_overlap_enough(depth, window, overlap):
     starts = window_starts(depth, window, overlap)
@@ -47,7 +51,7 @@ def test_blending_is_symmetric_positive_and_highest_in_the_middle(length):
 @pytest.mark.parametrize("depth", [1, 7, 8, 9, 21, 40])
 def test_of_a_voxelwise_network_windows_and_mirrors_change_nothing(small_config, cpu, lines, depth, mirror):
     network, image = lines([0.0, 2.0, -1.0], [0.1, 0.0, 0.3]), noise(depth)
-    probability = fine_probability(image, [network], small_config.fine, cpu, mirror)
+    probability = mean_probability(image, [network], small_config.fine, cpu, mirror)
     assert probability.shape == (3, depth, 4, 6)
     assert probability.dtype == torch.float32
     torch.testing.assert_close(probability, network(image).softmax(1)[0], atol=1e-6, rtol=1e-5)
@@ -56,7 +60,7 @@ def test_of_a_voxelwise_network_windows_and_mirrors_change_nothing(small_config,
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("depth", [5, 20])
 def test_probabilities_sum_to_one(small_config, cpu, positions, depth, mirror):
-    probability = fine_probability(noise(depth), [positions], small_config.fine, cpu, mirror)
+    probability = mean_probability(noise(depth), [positions], small_config.fine, cpu, mirror)
     torch.testing.assert_close(probability.sum(0), torch.ones(depth, 4, 6))
 
 
@@ -65,10 +69,10 @@ def test_the_mirror_image_is_averaged(small_config, cpu, positions):
     straight = positions(image).softmax(1)[0]
     mirrored = positions(image.flip(2)).softmax(1)[0].flip(1)
     assert (straight - mirrored).abs().max() > 0.05
-    torch.testing.assert_close(fine_probability(image, [positions], small_config.fine, cpu, False), straight)
-    both = fine_probability(image, [positions], small_config.fine, cpu, True)
+    torch.testing.assert_close(mean_probability(image, [positions], small_config.fine, cpu, False), straight)
+    both = mean_probability(image, [positions], small_config.fine, cpu, True)
     torch.testing.assert_close(both, (straight + mirrored) / 2)
-    again = fine_probability(image.flip(2), [positions], small_config.fine, cpu, True).flip(1)
+    again = mean_probability(image.flip(2), [positions], small_config.fine, cpu, True).flip(1)
     torch.testing.assert_close(both, again)
 
 
@@ -84,11 +88,39 @@ def test_windows_are_blended_by_their_weights(small_config, cpu, positions):
         ],
         1,
     )
-    torch.testing.assert_close(fine_probability(image, [positions], small_config.fine, cpu, False), expected)
+    torch.testing.assert_close(mean_probability(image, [positions], small_config.fine, cpu, False), expected)
 
 
 def test_several_networks_are_averaged(small_config, cpu, positions, lines):
     image, other = noise(12), lines([0.0, 2.0, -1.0], [0.1, 0.0, 0.3])
-    each = [fine_probability(image, [n], small_config.fine, cpu, True) for n in (positions, other)]
-    both = fine_probability(image, [positions, other], small_config.fine, cpu, True)
+    each = [mean_probability(image, [n], small_config.fine, cpu, True) for n in (positions, other)]
+    both = mean_probability(image, [positions, other], small_config.fine, cpu, True)
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+
+
+def test_how_the_mirrors_agree_is_counted(small_config, cpu, positions):
+    """One window: each voxel counts with its class in the image and in the mirror, weighted like the mean."""
+    image, inside = noise(6), torch.rand(6, 4, 6, generator=torch.Generator().manual_seed(1)) > 0.4
+    straight = positions(image).argmax(1)[0]
+    mirrored = positions(image.flip(2)).argmax(1)[0].flip(0)
+    _, table = fine_probability(image, [positions], small_config.fine, cpu, True, inside)
+    expected = [[((straight == i) & (mirrored == j) & inside).sum().item() for j in range(3)] for i in range(3)]
+    assert sum(expected[i][j] for i in range(3) for j in range(3) if i != j) > 0
+    torch.testing.assert_close(table, torch.tensor(expected, dtype=torch.float32))
+    _, back = fine_probability(image.flip(2), [positions], small_config.fine, cpu, True, inside.flip(0))
+    torch.testing.assert_close(back, table.T)
+
+
+@pytest.mark.parametrize("depth", [5, 21])
+def test_every_voxel_counts_once_however_many_windows(small_config, cpu, positions, depth):
+    _, table = fine_probability(noise(depth), [positions], small_config.fine, cpu, True)
+    assert table.sum().item() == pytest.approx(depth * 4 * 6)
+
+
+def test_a_network_that_sees_no_direction_agrees_with_its_mirror(small_config, cpu, lines):
+    _, table = fine_probability(noise(21), [lines([0.0, 2.0, -1.0], [0.1, 0.0, 0.3])], small_config.fine, cpu, True)
+    assert table.diag().sum().item() == pytest.approx(table.sum().item())
+
+
+def test_without_a_mirror_there_is_nothing_to_compare(small_config, cpu, positions):
+    assert fine_probability(noise(6), [positions], small_config.fine, cpu, False)[1] is None

@@ -67,6 +67,7 @@ def test_all_48_orientations_give_the_same_labels(codes, ct, small_config, cpu, 
     np.testing.assert_array_equal(result.labels.stored(), nio.apply_orientation(reference.labels.stored(), turn))
     assert result.labels.grid is turned.grid
     assert result.record["volumes_ml"] == reference.record["volumes_ml"]
+    assert result.record["confidence"] == reference.record["confidence"]
 
 
 def test_an_oblique_grid_comes_back_exactly(ct, labels, models, exact, cpu):
@@ -92,6 +93,7 @@ def test_an_empty_volume_is_said_to_be_empty(hu, ct, models, small_config, cpu):
     assert record["warnings"] == ["No kidney found."]
     assert (record["box_zyx"], record["components"], record["dropped_components"]) == (None, [], [])
     assert record["volumes_ml"] == {"kidney": 0, "tumor": 0, "cyst": 0}
+    assert record["confidence"]["value"] == record["confidence"]["coarse_peak"] + 1 == 1
 
 
 def test_what_was_dropped_is_reported(ct, labels, models, exact, cpu):
@@ -109,19 +111,23 @@ def test_a_result_that_the_rule_empties_is_not_emptied_in_silence(ct, models, ex
     assert not result.record["kidney_found"]
     assert len(result.record["dropped_components"]) == 2
     ml = sum(d["ml"] for d in result.record["dropped_components"])
-    assert result.record["warnings"] == [f"No kidney found; 2 components of {ml:.1f} ml in all were too small."]
+    assert result.record["warnings"] == [
+        f"No kidney found; 2 components of {ml:.1f} ml in all were too small.",
+        "Low confidence 0.00 (limit 0.5) that there is no kidney: the coarse network's highest probability is 1.00; "
+        "look at the scan.",
+    ]
 
 
 def test_the_record(ct, labels, models, small_config, cpu):
     record = segment_volume(replace(ct, warnings=("Something was assumed.",)), models, small_config, cpu).record
     assert json.loads(json.dumps(record))["case"] == "case"
-    assert set(record["timings_s"]) == {"coarse", "roi", "kidney", "lesion", "compose", "clean", "total"}
+    assert set(record["timings_s"]) == {"coarse", "roi", "kidney", "lesion", "compose", "clean", "confidence", "total"}
     assert all(t >= 0 for t in record["timings_s"].values())
     parts = sum(t for step, t in record["timings_s"].items() if step != "total")
     assert parts <= record["timings_s"]["total"] + 0.01
     assert record["peak_memory_mb"]["host"] > 10
     assert record["peak_memory_mb"]["device"] is None
-    assert record["warnings"] == ["Something was assumed."]
+    assert record["warnings"] == ["Something was assumed.", *record["confidence"]["warnings"]]
     assert record["dropped_components"] == []
     assert (record["renalseg"], record["torch"]) == (__version__, torch.__version__)
     assert record["config_sha256"] == small_config.sha256()
@@ -143,16 +149,53 @@ def test_mirror_is_off_where_asked(ct, models, small_config, cpu):
     assert segment_volume(ct, models, small_config, cpu, mirror=False).record["mirror_z"] is False
 
 
-def test_warnings_about_the_result(ct, labels, models, exact, cpu):
+def test_warnings_about_the_result(ct, models, exact, cpu):
+    """The fixture's kidneys are small, so that their volume is a finding too."""
     one = ct.with_array(np.where(np.arange(32) < 16, ct.array, 0).astype(np.int16))
     assert segment_volume(one, models, exact, cpu).record["warnings"] == [
-        "Only one connected kidney found: solitary, fused, or one was missed."
+        "Only one connected kidney found (29.6 ml): solitary, fused, or one was missed.",
+        "A kidney with its masses has 29.6 ml, under 90 ml.",
     ]
     cut = replace(ct, array=ct.array[4:])
     assert (
-        "A kidney touches the first or last slice: it may be cut off."
+        "The labels touch the first slice with 21.2 cm2: a kidney may be cut off."
         in (segment_volume(cut, models, exact, cpu).record["warnings"])
     )
+
+
+def test_confidence(ct, models, exact, cpu):
+    found = segment_volume(ct, models, exact, cpu).record["confidence"]
+    assert found["agreement"] == {"kidney": 1.0, "masses": 1.0, "tumor": 1.0}
+    assert min(found["expected_dice"].values()) > 0.99
+    assert max(found["entropy"].values()) < 0.01
+    assert found["coarse_peak"] is None
+    assert found["warnings"] == [f"A kidney with its masses has {ml} ml, under 90 ml." for ml in (42.0, 29.6)]
+    assert found["value"] == pytest.approx(0.8**2, abs=0.01)
+
+
+def test_doubt_lowers_confidence(ct, models, lines, exact, cpu):
+    """Networks of the same labels, whose probabilities are less sure of them."""
+    sure = segment_volume(ct, models, exact, cpu)
+    soft = replace(models, kidney=[lines([0.0, 4.0], [0.0, 0.0])], lesion=[lines([0.0, 4.0, 8.0], [0.0, -4 / 3, -4.0])])
+    unsure = segment_volume(ct, soft, exact, cpu)
+    np.testing.assert_array_equal(unsure.labels.array, sure.labels.array)
+    for part in ("expected_dice", "entropy"):
+        assert unsure.record["confidence"][part] != sure.record["confidence"][part]
+    assert unsure.record["confidence"]["value"] < sure.record["confidence"]["value"] - 0.1
+    assert unsure.record["warnings"][-1].startswith("Low confidence 0.")
+
+
+def test_without_mirrored_predictions_there_is_no_agreement(ct, models, exact, cpu):
+    assert segment_volume(ct, models, exact, cpu, mirror=False).record["confidence"]["agreement"] is None
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mirrored_patient_gets_the_same_confidence(ct, models, lines, exact, cpu, axis):
+    soft = replace(models, kidney=[lines([0.0, 6.0], [0.0, 0.0])], lesion=[lines([0.0, 4.0, 8.0], [0.0, -4 / 3, -4.0])])
+    one = segment_volume(ct, soft, exact, cpu).record["confidence"]
+    other = segment_volume(ct.with_array(np.flip(ct.array, axis).copy()), soft, exact, cpu).record["confidence"]
+    assert other["value"] == pytest.approx(one["value"], abs=2e-4)
+    assert len(other["warnings"]) == len(one["warnings"])
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])

@@ -131,14 +131,15 @@ def describe(
 
 
 def _print_record(console: Any, record: dict[str, Any]) -> None:
-    """One case: volumes, time, memory and warnings; as ``Text``, since names may hold brackets, rich's markup."""
+    """One case: what was found, confidence, cost, warnings; as ``Text``: names may hold brackets, rich's markup."""
     from rich.text import Text
 
     volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in record["volumes_ml"].items())
     found = volumes if record["kidney_found"] else "no kidney found"
     device = record["peak_memory_mb"]["device"]
     memory = f"{record['peak_memory_mb']['host']:.0f} MB" + (f", device {device:.0f} MB" if device else "")
-    line = f": {found}; {record['timings_s']['total']:.1f} s, {memory}"
+    trust = f"confidence {record['confidence']['value']:.2f}"
+    line = f": {found}; {trust}; {record['timings_s']['total']:.1f} s, {memory}"
     console.print(Text.assemble((record["case"], "bold"), line), soft_wrap=True)
     for warning in record["warnings"]:
         console.print(Text.assemble(("  warning", "yellow"), f" {warning}"), soft_wrap=True)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from renalseg.core.labels import BACKGROUND, KIDNEY
+from renalseg.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import Box
 from renalseg.image.resample import resize
@@ -28,6 +28,16 @@ def compose(kidney: torch.Tensor, lesion: torch.Tensor, volume: Volume, box: Box
         part = slice(z, z + SLAB)
         shape = (kidney[0, part].shape[0], *box.shape[1:])
         inside = resize(kidney[1, part], shape) >= 0.5
-        which = resize(lesion[:, part], shape).argmax(0) + KIDNEY
-        target[part] = torch.where(inside, which, BACKGROUND).to(torch.uint8).cpu().numpy()
+        target[part] = (inside * _largest(resize(lesion[:, part], shape))).cpu().numpy()
     return labels
+
+
+def _largest(lesion: torch.Tensor) -> torch.Tensor:
+    """Label uint8 [z, y, x] of the largest of other kidney, tumor, cyst [3, z, y, x]; the first of equal ones.
+
+    Comparing finds it: over three channels, ``argmax`` was measured to be many times as slow on a CPU.
+    """
+    other, tumor, cyst = lesion
+    tumors = (tumor > other).to(torch.uint8) * (TUMOR - KIDNEY)
+    cysts = (cyst > torch.maximum(other, tumor)).to(torch.uint8) * CYST
+    return torch.maximum(tumors + KIDNEY, cysts)

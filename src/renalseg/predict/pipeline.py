@@ -22,6 +22,7 @@ from renalseg.model.runtime import Runtime, peak_host_mb, reset_host_peak
 from renalseg.predict.clean import clean
 from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability, perfect_mask
 from renalseg.predict.compose import compose
+from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt, plausibility
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.roi import find_box, fine_input
 
@@ -48,6 +49,7 @@ class _Record:
     device_mb: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
+    confidence: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str, runtime: Runtime) -> Iterator[None]:
@@ -69,6 +71,15 @@ class _Record:
             )
 
 
+@dataclass(frozen=True)
+class _Fine:
+    """What the fine stages tell of a box: kidney [2, d, y, x], lesion [3, d, y, x], and ``fine``'s counts by stage."""
+
+    kidney: torch.Tensor
+    lesion: torch.Tensor
+    mirrors: dict[Stage, torch.Tensor]
+
+
 def segment_volume(
     volume: Volume, models: Models, config: Config, runtime: Runtime, mirror: bool = True, truth: Volume | None = None
 ) -> Segmentation:
@@ -86,18 +97,23 @@ def segment_volume(
     reset_host_peak()
     started = time.perf_counter()
     with record.step("coarse", runtime):
-        mask = _coarse_mask(volume, models, config, runtime, record, truth)
+        mask, coarse_peak = _coarse_mask(volume, models, config, runtime, record, truth)
         box = find_box(mask, volume, config)
     labels: NDArray[np.uint8] = np.zeros(volume.shape, dtype=np.uint8)
     kept: list[Component] = []
+    fine: _Fine | None = None
     if box is not None:
-        labels = _fine_labels(volume, box, models, config, runtime, mirror, record, truth)
+        fine = _fine(volume, box, models, config, runtime, mirror, record, truth)
+        with record.step("compose", runtime):
+            labels = compose(fine.kidney, fine.lesion, volume, box)
         with record.step("clean", runtime):
             inside, kept, dropped = clean(labels[box.slices], volume.voxel_mm3, config.clean)
             labels[box.slices] = inside
             kept, dropped = _shifted(kept, box), _shifted(dropped, box)
             record.drop("clean", dropped)
-    _warn(record, labels, kept)
+    with record.step("confidence", runtime):
+        record.confidence = _confidence(volume, labels, fine if kept else None, coarse_peak)
+    _warn(record, kept)
     record.timings_s["total"] = round(time.perf_counter() - started, 4)
     return Segmentation(
         replace(volume, array=labels), _summary(volume, labels, box, kept, record, config, runtime, mirror)
@@ -106,16 +122,18 @@ def segment_volume(
 
 def _coarse_mask(
     volume: Volume, models: Models, config: Config, runtime: Runtime, record: _Record, truth: Volume | None
-) -> NDArray[np.bool_]:
+) -> tuple[NDArray[np.bool_], float]:
+    """The cleaned coarse mask [z, y, x], and the highest probability before cleaning."""
     if not models.coarse and truth is not None:
-        return perfect_mask(truth, config).numpy()
+        perfect = perfect_mask(truth, config).numpy()
+        return perfect, float(perfect.any())
     probability = coarse_probability(coarse_input(volume, config, runtime), models.coarse, runtime)
     mask, dropped = clean_coarse(probability, volume, config)
     record.drop("coarse", dropped)
-    return mask
+    return mask, float(probability.max())
 
 
-def _fine_labels(
+def _fine(
     volume: Volume,
     box: Box,
     models: Models,
@@ -124,20 +142,23 @@ def _fine_labels(
     mirror: bool,
     record: _Record,
     truth: Volume | None,
-) -> NDArray[np.uint8]:
+) -> _Fine:
     with record.step("roi", runtime):
         image = fine_input(volume, box, config, runtime.device)
     probabilities: dict[Stage, torch.Tensor] = {}
+    mirrors: dict[Stage, torch.Tensor] = {}
     stages: tuple[tuple[Stage, Sequence[torch.nn.Module]], ...] = (("kidney", models.kidney), ("lesion", models.lesion))
     for stage, networks in stages:
         with record.step(stage, runtime):
             if networks or truth is None:
+                inside = probabilities["kidney"][1] >= 0.5 if stage == "lesion" else None
                 flip = mirror and config.fine.mirror_z
-                probabilities[stage] = fine_probability(image, networks, config.fine, runtime, flip)
+                probabilities[stage], table = fine_probability(image, networks, config.fine, runtime, flip, inside)
+                if table is not None:
+                    mirrors[stage] = table
             else:
-                probabilities[stage] = _perfect(stage, truth, box, config)
-    with record.step("compose", runtime):
-        return compose(probabilities["kidney"], probabilities["lesion"], volume, box)
+                probabilities[stage] = _perfect(stage, truth, box, config).to(runtime.device)
+    return _Fine(probabilities["kidney"], probabilities["lesion"], mirrors)
 
 
 def _perfect(stage: Stage, truth: Volume, box: Box, config: Config) -> torch.Tensor:
@@ -154,21 +175,24 @@ def _shifted(components: list[Component], box: Box) -> list[Component]:
     return [replace(c, centre=(c.centre[0] + z, c.centre[1] + y, c.centre[2] + x)) for c in components]
 
 
-def _warn(record: _Record, labels: NDArray[np.uint8], kept: list[Component]) -> None:
+def _confidence(ct: Volume, labels: NDArray[np.uint8], fine: _Fine | None, coarse_peak: float) -> dict[str, Any]:
+    """How far ``labels`` can be trusted; ``fine`` is None for a result without a kidney."""
+    if fine is None:
+        return confidence_in_nothing(coarse_peak)
+    return confidence(doubt(fine.kidney, fine.lesion, fine.mirrors), *plausibility(ct, labels))
+
+
+def _warn(record: _Record, kept: list[Component]) -> None:
     """Adds warnings about the result itself."""
+    large = [d for d in record.dropped if d["ml"] >= WARN_DROPPED_ML]
     if not kept:
         lost = sum(d["ml"] for d in record.dropped)
         why = f"; {len(record.dropped)} components of {lost:.1f} ml in all were too small" if record.dropped else ""
         record.warnings.append(f"No kidney found{why}.")
-        return
-    large = [d for d in record.dropped if d["ml"] >= WARN_DROPPED_ML]
-    if large:
+    elif large:
         listed = ", ".join(f"{d['ml']:.1f} ml" for d in large)
         record.warnings.append(f"Dropped as too small for a kidney: {listed}; see dropped_components.")
-    if len(kept) == 1:
-        record.warnings.append("Only one connected kidney found: solitary, fused, or one was missed.")
-    if labels[0].any() or labels[-1].any():
-        record.warnings.append("A kidney touches the first or last slice: it may be cut off.")
+    record.warnings += record.confidence["warnings"]
 
 
 def _summary(
@@ -189,6 +213,7 @@ def _summary(
         "components": [{"voxels": c.voxels, "ml": round(c.volume_mm3 / 1000, 3), "centre_zyx": c.centre} for c in kept],
         "dropped_components": record.dropped,
         "warnings": record.warnings,
+        "confidence": record.confidence,
         "shape_zyx": list(volume.shape),
         "spacing_mm_zyx": [round(s, 6) for s in volume.spacing_mm],
         "box_zyx": None if box is None else {"start": list(box.start), "stop": list(box.stop)},
