@@ -2,11 +2,11 @@
 
     python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 12]
 
-Renders 24 phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0. Then, for
-each variant, trains the three stages of the preset ``tiny`` from scratch and scores the test phantoms through the
-cascade. A stage gets as many epochs as fit its share of ``--minutes`` by the time of a trial epoch of the full recipe;
-every variant gets the same number, so that the budget is the same whatever else the machine does. What is finished in
-DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
+Renders 24 phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0. Then trains
+the three stages of the preset ``tiny`` from scratch and scores the test phantoms through the cascade. A stage gets as
+many epochs as fit its share of ``--minutes`` by the time of a trial epoch. The other variants train the lesion stage
+anew, for the same number of epochs without one of its tricks, and share coarse and kidney network with ``full``. What
+is finished in DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
 DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
 """
 
@@ -21,20 +21,20 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from renalseg.batch import list_inputs, segment_all
 from renalseg.config import STAGES, Config, Stage, Training, preset
 from renalseg.core.labels import HECS
-from renalseg.evaluate.cohort import evaluate
 from renalseg.io.files import write_json, write_text
-from renalseg.io.kits import fold_split, list_cases, trainable_cases
+from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
+from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import choose
 from renalseg.phantom.cohort import write_cohort
-from renalseg.predict.segmenter import Segmenter
+from renalseg.predict.pipeline import Models
 from renalseg.train.cache import GRIDS, prepare, write_index
 from renalseg.train.run import Hooks, Request, run_training
+from renalseg.train.validate import make_validator
 
 TRAIN, TEST, SEED = 24, 6, 20261125
-SHARES: dict[Stage, float] = {"coarse": 0.16, "kidney": 0.38, "lesion": 0.46}
+SHARES: dict[Stage, float] = {"coarse": 0.15, "kidney": 0.25, "lesion": 0.6}
 """Of the minutes, for each stage."""
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -93,27 +93,29 @@ def epochs_that_fit(cache: Path, work: Path, minutes: float) -> dict[str, int]:
     return {str(k): int(v) for k, v in json.loads(note.read_text()).items()}
 
 
-def run_variant(name: str, cache: Path, test: Path, work: Path, epochs: dict[str, int]) -> dict[str, float]:
+def run_variant(name: str, cache: Path, test: list[KitsCase], work: Path, epochs: dict[str, int]) -> dict[str, float]:
     """Trains and scores one variant; returns its row."""
-    out = work / name.replace(" ", "-")
-    done = out / "result.json"
+    out, stages = _weights(work, name), STAGES if name == "full" else STAGES[-1:]
+    done = out.parent / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    config, seconds = configure(VARIANTS[name], epochs), 0.0
-    for stage in STAGES:
-        resume = (out / "weights" / stage / "last.safetensors").exists()
+    config, seconds, runtime = configure(VARIANTS[name], epochs), 0.0, choose()
+    for stage in stages:
+        resume = (out / stage / "last.safetensors").exists()
         hooks = Hooks(on_step=lambda step, steps, loss, s=stage: _tell(name, s, step, steps, loss))
-        result = run_training(Request(stage, cache, out / "weights", config, resume=resume), hooks)
+        result = run_training(Request(stage, cache, out, config, resume=resume), hooks)
         seconds += sum(epoch["seconds"] for epoch in result["history"])
-    segmenter = Segmenter(out / "weights")
-    for outcome in segment_all(list_inputs([test])[0], out / "segmentation", segmenter):
-        print(name, outcome.name, outcome.error or "segmented", flush=True)
-    scores = evaluate(out / "segmentation", test, out / "evaluation").mean
-    row = {f"dice_{h.name}": scores.dice[h.name] for h in HECS}
-    row |= {f"sd_{h.name}": scores.surface_dice[h.name] for h in HECS}
-    row |= {"minutes": seconds / 60} | {f"epochs_{s}": epochs[s] for s in STAGES}
+    shared = open_weights(_weights(work, "full"))
+    models = Models(**{stage: [runtime.place(shared.network(stage))] for stage in STAGES[:-1]})
+    score = make_validator("lesion", test, config, runtime, models)
+    row = score(runtime.place(open_weights(out).network("lesion")))
+    row |= {"minutes": seconds / 60} | {f"epochs_{s}": epochs[s] for s in stages}
     write_json(row, done)
     return row
+
+
+def _weights(work: Path, name: str) -> Path:
+    return work / name.replace(" ", "-") / "weights"
 
 
 def _tell(name: str, stage: str, step: int, steps: int, loss: float) -> None:
@@ -126,11 +128,13 @@ def draw(work: Path, names: list[str]) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for axis, stage in zip(axes, STAGES, strict=True):
         for name in names:
-            log = work / name.replace(" ", "-") / "weights" / stage / "metrics.jsonl"
+            log = _weights(work, name) / stage / "metrics.jsonl"
+            if not log.exists():
+                continue
             records = [json.loads(line) for line in log.read_text().splitlines()]
             axis.plot([r["epoch"] for r in records], [r["loss"] for r in records], label=name)
         axis.set(title=stage, xlabel="epoch", ylabel="training loss")
-    axes[0].legend()
+    axes[-1].legend()
     figure.savefig(work / "learning.png", dpi=110)
 
 
@@ -146,12 +150,13 @@ def main() -> None:
     write_cohort(a.work / "test", TEST, SEED + 1, test_maps)
     cache = a.work / "cache"
     prepare_once(a.work / "train", cache)
+    test = list_cases(a.work / "test")
     epochs = epochs_that_fit(cache, a.work, a.minutes)
-    columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS] + ["minutes"]
+    columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS] + ["box_coverage", "minutes"]
     lines = ["| variant | " + " | ".join(columns) + " | epochs |", "|---|" + "---|" * (len(columns) + 1)]
     for name in a.variants:
-        row = run_variant(name, cache, a.work / "test", a.work, epochs)
-        counts = " / ".join(str(row[f"epochs_{s}"]) for s in STAGES)
+        row = run_variant(name, cache, test, a.work, epochs)
+        counts = " / ".join(str(row.get(f"epochs_{s}", "shared")) for s in STAGES)
         lines.append(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + f" | {counts} |")
     machine = f"{platform.machine()}, {choose().device}, {choose().precision}"
     text = f"{TRAIN} training and {TEST} test phantoms from label maps, {machine}\n\n" + "\n".join(lines) + "\n"
