@@ -1,6 +1,6 @@
-"""Real bodies: CT whose own kidneys were replaced by fat, bent and shaded anew for every case."""
+"""Real bodies: CT whose own kidneys were replaced by fat, as ``warp`` lays them and ``implant`` paints them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,41 +9,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from renalseg.core.errors import InputError
-from renalseg.core.labels import KIDNEY
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import read_nifti
 from renalseg.io.read import read_volume
 from renalseg.phantom.anatomy import AIR_HU
-from renalseg.phantom.draws import Contrast
-from renalseg.phantom.fields import F32, Lattice, Noise, Vector, Window, resample
-from renalseg.phantom.scene import Renal
+from renalseg.phantom.fields import F32, Lattice, Noise, Vector, Window
 
 CT, KIDNEYS, ORGANS = "ct.nii.gz", "kidneys.nii.gz", "organs.nii.gz"
 KIDNEY_CLASSES = (2, 3, 23, 24)
 """Kidneys and their cysts among TotalSegmentator's classes (doi:10.1148/ryai.230024, task ``total`` of version 2)."""
-ORGAN_TISSUE = {
-    1: "spleen", 5: "liver", 7: "pancreas", 6: "bowel", 18: "bowel", 19: "bowel", 20: "bowel", 52: "aorta",
-    63: "ivc", 64: "portal", 65: "aorta", 66: "aorta", 67: "ivc", 68: "ivc", 86: "muscle", 87: "muscle",
-    88: "muscle", 89: "muscle",
-}  # fmt: skip
-"""Those of TotalSegmentator's classes whose attenuation the contrast phase tells, by the name in ``Contrast.hu``."""
 
 MAP_MM = 3.0
 """Size of the voxels that organs, tissues and offsets are known on."""
 REMOVAL_MM, CLOSING_MM, SOFT_EDGE_MM = 4.0, 18.0, 2.0
 """How far round the kidneys tissue goes with them, the half width of a sinus that does, and the width of the seam."""
 FAT_HU, BONE_HU, GAS_HU = -105.0, 200.0, -300.0
-BEND_MM, BEND_SCALE_MM = 4.0, 60.0
-SOFT_QUANTILES = (0.1, 0.35, 0.65, 0.9, 0.99)
-PUSH_MM, PUSH_REACH_MM = 13.0, 26.0
-"""How far the new kidneys push aside what is at their surface, and the distance at which a third of it is left."""
-FREE, SOFT, BONE, GAS, UNSEEN = 0.0, 0.6, 2.0, 2.0, 1.0
-"""What a voxel of a new kidney costs in fat, in soft tissue, in bone, in gas, and beyond the scan's end."""
-DISTANCE_COST = 0.04
-"""What it costs to move the kidneys by 40 mm along z or 24 mm in plane."""
-DRAWS, MIRROR_RATE, TURNS_DEGREES = 3, 0.1, np.array([6.0, 4.0, 4.0])
-TRUNK_SHARE = (0.72, 0.95)
-"""The trunk's width as a share of the field of view, where no second kidney tells the body's width."""
+FREE, SOFT, BONE, GAS = 0.0, 0.6, 2.0, 2.0
+"""What a voxel of a new kidney costs in fat, in soft tissue, in bone and in gas."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +36,7 @@ class RealBody:
         name: the folder's name.
         hu: int16 [z, y, x], denoised, with fat where the kidneys were.
         lattice: grid of ``hu``.
+        own: the box of the kidneys that were, its least and greatest corner.
         apart_mm: distance between the kidneys that were, along x.
         width_mm: width of the trunk.
         coarse: grid of the maps below, about ``MAP_MM``.
@@ -66,6 +49,7 @@ class RealBody:
     name: str
     hu: NDArray[np.int16]
     lattice: Lattice
+    own: tuple[Vector, Vector]
     apart_mm: float
     width_mm: float
     coarse: Lattice
@@ -73,31 +57,6 @@ class RealBody:
     obstacles: F32
     bone: F32
     organs: NDArray[np.int16] | None
-
-
-@dataclass(frozen=True)
-class Warp:
-    """The way from patient mm to a body's mm: body = matrix (patient - centre) + bend(patient).
-
-    Attributes:
-        centre: the patient point that comes to lie between the body's kidneys.
-        matrix: float64 [3, 3] over (z, y, x).
-        bend: one displacement for each axis, unit noise of which ``BEND_MM`` mm are one standard deviation.
-    """
-
-    centre: Vector
-    matrix: NDArray[np.float64]
-    bend: tuple[Noise, Noise, Noise]
-
-    def points(self, lattice: Lattice, window: Window | None = None) -> F32:
-        """The body's mm of the points of ``lattice``, float32 [3, z, y, x]."""
-        axes = [lattice.axis(i)[window[i] if window else slice(None)] - np.float32(self.centre[i]) for i in range(3)]
-        out = np.stack([noise.on(lattice, window) for noise in self.bend])
-        out *= np.float32(BEND_MM)
-        for row, part in zip(self.matrix.astype(np.float32), out, strict=True):
-            part += (row[0] * axes[0])[:, None, None] + (row[1] * axes[1])[None, :, None]
-            part += (row[2] * axes[2])[None, None, :]
-        return out
 
 
 def list_bodies(folder: Path) -> list[Path]:
@@ -140,137 +99,8 @@ def load_body(folder: Path) -> RealBody:
     obstacles, bone = _tissues(smooth)
     organs = classes[_block_centres(step, ct.shape)] if path.name == ORGANS else None
     array = np.rint(hu).astype(np.int16)
-    return RealBody(folder.name, array, lattice, apart, width, coarse, smooth, obstacles, bone, organs)
-
-
-def draw_warp(rng: np.random.Generator, body: RealBody, grid: Lattice, renal: Renal) -> Warp:
-    """Draws how the body is bent, so that its kidneys' place comes to lie where the new kidneys are.
-
-    The width is scaled by the distance between the kidneys (or more, where they reach far), the rest is drawn. Then the
-    new kidneys are moved to where they meet least bone, gas and organs and leave the scan least. The best of ``DRAWS``
-    bodies is taken.
-
-    Args:
-        rng: source of randomness.
-        body: the body.
-        grid: the scan's voxels, in patient mm.
-        renal: the kidneys that are set in, in patient mm.
-    """
-    middle, apart = _between_new(renal)
-    low, high = renal.lattice.origin[2], _last(renal.lattice)[2]
-    least = 2 * max(middle[2] - low, high - middle[2])  # the lattice's margin leaves room for the wall
-    best: tuple[float, Warp] | None = None
-    for _ in range(DRAWS):
-        field = grid.spacing[2] * grid.shape[2] * rng.uniform(*TRUNK_SHARE)
-        width = apart / body.apart_mm if apart else field / body.width_mm
-        width = float(np.clip(max(width, least / body.width_mm), 0.8, 1.25))
-        scale = np.array([rng.uniform(0.85, 1.2), np.clip(width * rng.uniform(0.88, 1.12), 0.85, 1.2), width])
-        mirror = np.diag([1.0, 1.0, -1.0 if rng.uniform() < MIRROR_RATE else 1.0])
-        matrix = mirror @ np.diag(1 / scale) @ _rotation(np.radians(rng.uniform(-1, 1, 3) * TURNS_DEGREES))
-        bend = [Noise.draw(rng, grid, BEND_SCALE_MM) for _ in range(3)]
-        cost, warp = _settled(body, Warp(middle, matrix, (bend[0], bend[1], bend[2])), renal)
-        if best is None or cost < best[0]:
-            best = (cost, warp)
-    assert best is not None
-    return best[1]
-
-
-def covered(body: RealBody, warp: Warp, grid: Lattice) -> slice:
-    """The slices of ``grid`` that lie within the body's scan; of tilted slices, those of which 90 % do.
-
-    Raises:
-        InputError: there are not two of them.
-    """
-    thin = (grid.shape[0], max(grid.shape[1] // 16, 1), max(grid.shape[2] // 16, 1))
-    plane = Lattice(grid.origin, (grid.spacing[0], grid.spacing[1] * 16, grid.spacing[2] * 16), thin)
-    z = warp.points(plane)[0]
-    half = body.lattice.spacing[0] / 2
-    seen = (z >= body.lattice.origin[0] - half) & (z <= _last(body.lattice)[0] + half)
-    found = np.flatnonzero(seen.mean(axis=(1, 2)) >= 0.9)
-    if found.size < 2:
-        raise InputError(f"the body {body.name} is too short along z for the kidneys set in; leave it out.")
-    return slice(int(found[0]), int(found[-1]) + 1)
-
-
-def paint_real(
-    rng: np.random.Generator, lattice: Lattice, body: RealBody, warp: Warp, contrast: Contrast, renal: Renal
-) -> F32:
-    """Paints everything but the kidneys: the bent body, its tissues shaded anew, with a bed of fat for the kidneys.
-
-    Args:
-        rng: source of randomness.
-        lattice: the grid, in patient mm.
-        body: the body.
-        warp: how it is bent.
-        contrast: phase and attenuation.
-        renal: the kidneys that the body gives way to.
-
-    Returns:
-        float32 [z, y, x] in HU.
-    """
-    half = lattice.thinned(2)
-    points = warp.points(half)
-    bone = _sample(body.bone, _indices(points, body.coarse))
-    points += _push(warp, half, renal, bone)
-    hu = bent(lattice, body, half, points)
-    shade = _sample(_offsets(rng, body, contrast), _indices(points, body.coarse))
-    shade += Noise.draw(rng, lattice, 50.0).on(half) * np.float32(rng.uniform(0, 6))
-    gain, fat = np.float32(rng.uniform(-0.1, 0.1)), np.float32(rng.uniform(-8, 12))
-    for plane, more in zip(hu, resample(shade, half, lattice), strict=True):
-        soft = _soft(plane)
-        plane += soft * (more + gain * plane) + (1 - soft) * fat * _fatty(plane)
-    _clear_bed(rng, hu, lattice, bone, half, renal)
-    return hu
-
-
-def bent(lattice: Lattice, body: RealBody, half: Lattice, points: F32) -> F32:
-    """The body's HU on ``lattice``, float32 [z, y, x]; beyond its field of view the edge goes on.
-
-    Args:
-        lattice: the grid.
-        body: the body.
-        half: a coarser grid of the same extent.
-        points: the body's mm of the points of ``half``, float32 [3, z, y, x].
-    """
-    out = np.empty(lattice.shape, np.float32)
-    for start in range(0, lattice.shape[0], 8):
-        window = (
-            slice(start, min(start + 8, lattice.shape[0])),
-            slice(0, lattice.shape[1]),
-            slice(0, lattice.shape[2]),
-        )
-        part = _part(lattice, window)
-        fine = np.stack([resample(axis, half, part) for axis in points])
-        ndimage.map_coordinates(body.hu, _indices(fine, body.lattice), out[window], order=1, mode="nearest")
-    return out
-
-
-def _push(warp: Warp, lattice: Lattice, renal: Renal, bone: F32) -> F32:
-    """What the new kidneys push aside: displacement in the body's mm, float32 [3, z, y, x], towards their inside.
-
-    A point at the new kidneys' surface shows what lay ``PUSH_MM`` under it, so that organs and vessels bend round a
-    kidney that is larger than the body's own, instead of being cut off. Near bone nothing moves.
-    """
-    window = lattice.window(renal.lattice.origin, _last(renal.lattice))
-    out = np.zeros((3, *lattice.shape), np.float32)
-    if min(w.stop - w.start for w in window) < 2:
-        return out
-    near = resample(renal.occupied, renal.lattice, _part(lattice, window))
-    smooth = ndimage.gaussian_filter(near, [3.0 / s for s in lattice.spacing])
-    normal = np.stack(np.gradient(smooth, *lattice.spacing))
-    normal /= np.maximum(np.sqrt((normal**2).sum(axis=0)), np.float32(0.3))
-    stiff = ndimage.gaussian_filter(bone[window], [6.0 / s for s in lattice.spacing])
-    amount = np.float32(PUSH_MM) * np.exp(-np.maximum(near, 0) / np.float32(PUSH_REACH_MM))
-    amount *= np.clip(1 - 4 * stiff, 0, 1) * _fading(near.shape)
-    out[(slice(None), *window)] = np.einsum("ij,j...->i...", warp.matrix.astype(np.float32), -amount * normal)
-    return out
-
-
-def _fading(shape: tuple[int, ...]) -> F32:
-    """1 inside, 0 at the border of an array [z, y, x], so that what ends there ends softly."""
-    ramps = [np.minimum(np.arange(n), np.arange(n)[::-1]) / np.float32(6) for n in shape]
-    z, y, x = (np.minimum(ramp, 1).astype(np.float32) for ramp in ramps)
-    return np.asarray(z[:, None, None] * y[None, :, None] * x[None, None, :], dtype=np.float32)
+    box = _corners(own, lattice)
+    return RealBody(folder.name, array, lattice, box, apart, width, coarse, smooth, obstacles, bone, organs)
 
 
 def _read_mask(folder: Path, ct: Volume) -> tuple[NDArray[np.int16], Path]:
@@ -331,7 +161,7 @@ def _fill_with_fat(hu: F32, own: NDArray[np.bool_], spacing: Vector) -> None:
 
 def _between(own: NDArray[np.bool_], hu: F32, spacing: Vector) -> tuple[Vector, float]:
     """The point between the scan's kidneys, in mm from its first voxel, and their distance along x."""
-    centres = _two_centres(own, spacing)
+    centres = two_centres(own, spacing)
     if len(centres) == 2:
         middle = (centres[0] + centres[1]) / 2
         return (float(middle[0]), float(middle[1]), float(middle[2])), float(abs(centres[0][2] - centres[1][2]))
@@ -341,16 +171,7 @@ def _between(own: NDArray[np.bool_], hu: F32, spacing: Vector) -> tuple[Vector, 
     return (float(only[0]), float(only[1]), midline), max(2 * abs(float(only[2]) - midline), 100.0)
 
 
-def _between_new(renal: Renal) -> tuple[Vector, float]:
-    """The same for the kidneys that are set in, in patient mm; 0 for a solitary or fused one."""
-    kidney = next(layer.distance for layer in renal.layers if layer.label == KIDNEY) < 0
-    centres = [c + np.array(renal.lattice.origin) for c in _two_centres(kidney, renal.lattice.spacing)]
-    middle = np.mean(centres, axis=0)
-    apart = abs(centres[0][2] - centres[-1][2])
-    return (float(middle[0]), float(middle[1]), float(middle[2]) if apart else 0.0), float(apart)
-
-
-def _two_centres(mask: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.float64]]:
+def two_centres(mask: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.float64]]:
     """Centres in mm of the two largest parts of ``mask``, of one where there is no second apart by 55 mm."""
     parts, count = ndimage.label(mask)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
@@ -359,6 +180,16 @@ def _two_centres(mask: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.fl
     if len(centres) == 2 and abs(centres[0][2] - centres[1][2]) < 55:
         return [np.mean(centres, axis=0)]
     return centres
+
+
+def _corners(own: NDArray[np.bool_], lattice: Lattice) -> tuple[Vector, Vector]:
+    """The outer corners of the box round ``own``, in mm of ``lattice``."""
+    (box,) = ndimage.find_objects(own.astype(np.uint8))
+    z, y, x = (
+        (o + s * (b.start - 0.5), o + s * (b.stop - 0.5))
+        for o, s, b in zip(lattice.origin, lattice.spacing, box, strict=True)
+    )
+    return (z[0], y[0], x[0]), (z[1], y[1], x[1])
 
 
 def _map_lattice(lattice: Lattice) -> tuple[tuple[int, int, int], Lattice]:
@@ -393,121 +224,3 @@ def _tissues(smooth: F32) -> tuple[F32, F32]:
     cost[smooth < GAS_HU] = GAS
     cost[bone] = BONE
     return cost, ndimage.gaussian_filter(bone.astype(np.float32), 0.5)
-
-
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotations about z, y and x one after the other, [3, 3] over (z, y, x)."""
-    out = np.eye(3)
-    for axis, angle in enumerate(angles):
-        turn = np.eye(3)
-        a, b = (i for i in range(3) if i != axis)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        out = turn @ out
-    return out
-
-
-def _settled(body: RealBody, warp: Warp, renal: Renal) -> tuple[float, Warp]:
-    """Moves the kidneys in the body to where they meet the fewest obstacles; what they meet there, and the new warp."""
-    step, counts = 4.0, (10, 6, 6)
-    reach = tuple(step * n for n in counts)
-    near = Lattice.covering(renal.lattice.origin, _last(renal.lattice), (step, step, step))
-    low, high = near.origin, _last(near)
-    wide = Lattice.covering(
-        (low[0] - reach[0], low[1] - reach[1], low[2] - reach[2]),
-        (high[0] + reach[0], high[1] + reach[1], high[2] + reach[2]),
-        near.spacing,
-    )
-    points = _indices(warp.points(wide), body.coarse)
-    cost = ndimage.map_coordinates(body.obstacles, points, order=1, mode="constant", cval=UNSEEN)
-    occupied = np.argwhere(resample(renal.occupied, renal.lattice, near) < 0)
-    best, shift = np.inf, np.zeros(3)
-    for index in np.ndindex(counts[0] + 1, counts[1] + 1, counts[2] + 1):
-        move = 2 * np.array(index)
-        z, y, x = (occupied + move).T
-        far = (move - counts) / np.array(counts)
-        value = float(cost[z, y, x].mean()) + DISTANCE_COST * float(far @ far)
-        if value < best:
-            best, shift = value, (move - counts) * step
-    z, y, x = (float(c - s) for c, s in zip(warp.centre, shift, strict=True))
-    return best, replace(warp, centre=(z, y, x))
-
-
-def _offsets(rng: np.random.Generator, body: RealBody, contrast: Contrast) -> F32:
-    """HU to add to soft tissue, float32 [z, y, x] on the coarse lattice.
-
-    Where organs are known, each is moved to the attenuation of the drawn phase. Elsewhere a random curve over the mean
-    HU moves the quantiles of soft tissue part of the way: the lower ones are mostly muscle, the upper ones liver and
-    spleen, the uppermost of an enhanced scan vessels.
-    """
-    aim = contrast.hu
-    soft = body.smooth[(body.smooth > 0) & (body.smooth < BONE_HU)]
-    knots = np.quantile(soft, SOFT_QUANTILES) if soft.size else np.arange(5.0)
-    enhanced = knots[4] > 1.6 * knots[2]
-    goals = [knots[0], aim["muscle"], (aim["muscle"] + aim["liver"]) / 2, aim["liver"]]
-    goals.append(aim["aorta"] if enhanced else aim["spleen"])
-    part = rng.uniform(0.8, 1.0) if contrast.phase == "native" else rng.uniform(0.3, 0.7)
-    moves = part * (np.array(goals) - knots) + rng.normal(0, 4, 5)
-    smooth = ndimage.gaussian_filter(body.smooth, 1.2)
-    out = np.asarray(np.interp(smooth, knots, moves), dtype=np.float32)
-    if body.organs is None:
-        return out
-    for organ in np.unique(body.organs[body.organs > 0]):
-        inside = body.organs == organ
-        tissue = ORGAN_TISSUE.get(int(organ))
-        mean = float(np.median(body.smooth[inside]))
-        out[inside] = (aim[tissue] - mean if tissue else float(np.median(out[inside]))) + rng.normal(0, 5)
-    return np.asarray(ndimage.gaussian_filter(out, 0.5), dtype=np.float32)
-
-
-def _soft(hu: F32) -> F32:
-    """Share of soft tissue: 1 from 10 to 220 HU, 0 in fat and in bone."""
-    above, below = (hu + np.float32(60)) / np.float32(70), (np.float32(320) - hu) / np.float32(100)
-    return np.asarray(np.clip(above, 0, 1) * np.clip(below, 0, 1), dtype=np.float32)
-
-
-def _fatty(hu: F32) -> F32:
-    """1 in fat, 0 in gas and outside of the body."""
-    return np.asarray(np.clip((hu + np.float32(220)) / np.float32(80), 0, 1) * (hu < 0), dtype=np.float32)
-
-
-def _clear_bed(rng: np.random.Generator, hu: F32, lattice: Lattice, bone: F32, half: Lattice, renal: Renal) -> None:
-    """Fills the surroundings of kidneys and masses with perirenal fat, in place; bone stays."""
-    window = lattice.window(renal.lattice.origin, _last(renal.lattice))
-    if hu[window].size == 0:
-        return
-    part = _part(lattice, window)
-    near = resample(renal.occupied, renal.lattice, part)
-    uneven = Noise.draw(rng, lattice, 22.0).on(lattice, window)
-    bed = near - np.maximum(np.float32(rng.uniform(1.0, 5.0)) * (1 + np.float32(0.6) * uneven), np.float32(0.4))
-    own = hu[window][(near < 25) & (hu[window] > -140) & (hu[window] < -60)]
-    base = np.float32(np.median(own) if own.size > 100 else FAT_HU)
-    strands = np.clip(Noise.draw(rng, lattice, 7.0).on(lattice, window) - np.float32(1.4), 0, 1) * np.float32(45)
-    share = np.clip(np.float32(0.5) - bed / np.float32(SOFT_EDGE_MM), 0, 1)
-    share *= np.clip(1 - 1.5 * resample(bone, half, part), 0, 1)
-    hu[window] += share * np.minimum(base + strands - hu[window], 0)
-
-
-def _part(lattice: Lattice, window: Window) -> Lattice:
-    start = [o + s * w.start for o, s, w in zip(lattice.origin, lattice.spacing, window, strict=True)]
-    size = [w.stop - w.start for w in window]
-    return Lattice((start[0], start[1], start[2]), lattice.spacing, (size[0], size[1], size[2]))
-
-
-def _sixteenth(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    return shape[0], max(shape[1] // 16, 1), max(shape[2] // 16, 1)
-
-
-def _last(lattice: Lattice) -> Vector:
-    z, y, x = (float(lattice.axis(i)[-1]) for i in range(3))
-    return z, y, x
-
-
-def _indices(points: F32, lattice: Lattice) -> F32:
-    """Indices of ``lattice`` for points in mm, both [3, ...]."""
-    origin, spacing = (np.array(v, np.float32).reshape(3, 1, 1, 1) for v in (lattice.origin, lattice.spacing))
-    return np.asarray((points - origin) / spacing, dtype=np.float32)
-
-
-def _sample(values: F32, points: F32) -> F32:
-    return np.asarray(ndimage.map_coordinates(values, points, order=1, mode="nearest"), dtype=np.float32)

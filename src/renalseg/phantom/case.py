@@ -14,13 +14,15 @@ from renalseg.core.volume import Grid, Volume
 from renalseg.phantom import draws
 from renalseg.phantom.acquisition import NoiseTiles, SliceRenderer, draw_scanner
 from renalseg.phantom.anatomy import BODY_SPACING_MM, paint_body
-from renalseg.phantom.bodies import RealBody, Warp, covered, draw_warp, load_body, paint_real
+from renalseg.phantom.bodies import RealBody, load_body
 from renalseg.phantom.deform import deform_labels
 from renalseg.phantom.draws import Contrast, Sampling
 from renalseg.phantom.fields import F32, Lattice, Vector
 from renalseg.phantom.given import fit_physique, given_renal, locate
+from renalseg.phantom.implant import paint_real
 from renalseg.phantom.physique import Physique, draw_physique
 from renalseg.phantom.scene import KeepOut, Renal, draw_renal
+from renalseg.phantom.warp import Warp, covered, draw_warp, draw_warp_beside
 
 Seed = int | Sequence[int]
 DRAWN = "drawn"
@@ -48,7 +50,8 @@ def render_case(
         in_plane: matrix size; the field of view does not depend on it. Without ``labels`` only.
         max_slices: upper bound of the number of slices. Without ``labels`` only.
         bodies: folders of real bodies (see ``bodies.load_body``); one is drawn and replaces the painted body. CT and
-            labels then lose the slices that its scan does not reach. A scan without kidneys has a painted body.
+            labels then lose the slices that its scan does not reach. A scan without kidneys shows a range of it above
+            or below its own kidneys; where that is too short, the painted body.
         deform: deforms ``labels`` first.
 
     Returns:
@@ -66,14 +69,13 @@ def render_case(
         body, grid, renal = _draw(rng, sampling, contrast, kidneys)
     else:
         body, grid, renal = _place(rng, labels, contrast)
-    if bodies and renal is not None:
-        real = load_body(bodies[int(rng.integers(len(bodies)))])
-        warp = draw_warp(rng, real, grid, renal)
-        grid, labels = _crop(grid, labels, covered(real, warp, grid))
-        painted = _paint_real(rng, real, warp, grid, contrast, renal)
-    else:
-        real = None
+    laid = _draw_real(rng, bodies, grid, renal)
+    if laid is None:
         painted = _paint(rng, body, grid, contrast, renal)
+    else:
+        real, warp, slices = laid
+        grid, labels = _crop(grid, labels, slices)
+        painted = _paint_real(rng, real, warp, grid, contrast, renal)
     given = None if labels is None else labels.array.astype(np.uint8, copy=False)
     ct, found, noise_hu = _scan(rng, painted, grid, renal, given)
     volume = Volume.from_array(ct, grid.spacing, "phantom") if labels is None else labels.with_array(ct)
@@ -81,7 +83,7 @@ def render_case(
     record = {
         "seed": list(seed) if isinstance(seed, Sequence) else seed,
         "source": DRAWN if labels is None else labels.name,
-        "body": DRAWN if real is None else real.name,
+        "body": DRAWN if laid is None else laid[0].name,
         "phase": contrast.phase,
         "noise_hu": round(noise_hu, 2),
         **_measures(out),
@@ -138,6 +140,20 @@ def _place(rng: np.random.Generator, labels: Volume, contrast: Contrast) -> tupl
     return body, grid, given_renal(rng, labels, at, grid, contrast)
 
 
+def _draw_real(
+    rng: np.random.Generator, bodies: Sequence[Path], grid: Lattice, renal: Renal | None
+) -> tuple[RealBody, Warp, slice] | None:
+    """Draws one of ``bodies``, how it lies, and the slices that it fills; None where a painted one is needed."""
+    if not bodies:
+        return None
+    body = load_body(bodies[int(rng.integers(len(bodies)))])
+    if renal is None:
+        beside = draw_warp_beside(rng, body, grid)
+        return None if beside is None else (body, *beside)
+    warp = draw_warp(rng, body, grid, renal)
+    return body, warp, covered(body, warp, grid)
+
+
 def _crop(grid: Lattice, labels: Volume | None, slices: slice) -> tuple[Lattice, Volume | None]:
     """Keeps ``slices`` of the grid and of the label map, whose grid starts later then."""
     count = slices.stop - slices.start
@@ -163,7 +179,7 @@ def _paint(
 
 
 def _paint_real(
-    rng: np.random.Generator, body: RealBody, warp: Warp, grid: Lattice, contrast: Contrast, renal: Renal
+    rng: np.random.Generator, body: RealBody, warp: Warp, grid: Lattice, contrast: Contrast, renal: Renal | None
 ) -> tuple[F32, Lattice]:
     """The real body and the lattice that it is painted on."""
     fine = max(REAL_SPACING_MM[1], grid.spacing[1])

@@ -22,8 +22,9 @@ from renalseg.model.runtime import Runtime, peak_host_mb, reset_host_peak
 from renalseg.predict.clean import clean
 from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability, perfect_mask
 from renalseg.predict.compose import compose
-from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt, plausibility
+from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt
 from renalseg.predict.fine import fine_probability
+from renalseg.predict.plausibility import plausibility
 from renalseg.predict.roi import find_box, fine_input
 
 log = logging.getLogger(__name__)
