@@ -1,10 +1,13 @@
-"""What a training step costs: seconds, waiting for data, memory, share of the machine's matrix rate, whole schedule.
+"""What a training step costs: seconds and their shares, memory, share of the machine's matrix rate, whole schedule.
 
     python benchmarks/training_step.py [--preset light] [--stages coarse kidney lesion] [--steps 5] [--workers 1]
                                        [--device auto] [--precision auto] [--cases 391] [--compile]
 
 Runs the real loop on made-up arrays whose depths follow the slices of KiTS23's regions, drops the first step, and
-projects the paper's schedule for ``--cases`` training cases. One row a stage, as Markdown.
+projects the paper's schedule for ``--cases`` training cases. One row a stage, as Markdown. The shares of a step are:
+waiting for the loader; making samples (copying, augmenting and mixing them; on a CPU the loader does this, so it is in
+the waiting, or beside the training); and the network, forward, backward and optimiser, which is how busy a GPU is. The
+device is waited for at each border.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from renalseg.config import STAGES, Config, preset
 from renalseg.model.resunet import build
 from renalseg.model.runtime import PRECISIONS, Runtime, choose
 from renalseg.train.cache import Prepared
+from renalseg.train.dataset import Sample
 from renalseg.train.loop import Run, train
 
 PERCENTILES, SLICES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1), (20, 22, 27, 37, 64, 241, 335)
@@ -77,29 +81,29 @@ def measure(stage: str, config: Config, runtime: Runtime, a: argparse.Namespace,
     settings = config.training[stage].model_copy(update=changes)
     short = config.model_copy(update={"training": config.training | {stage: settings}})
     cases = made_up(folder, stage, config, batch * (a.steps + 1))
-    ends: list[float] = []
+    borders, depths = list[tuple[float, float]](), list[list[int]]()
+
+    def on_samples(samples: list[Sample]) -> None:
+        depths.append([sample.image.shape[1] for sample in samples])
+        borders.append((_now(runtime), 0.0))
+
+    def on_step(*_: object) -> None:
+        borders[-1] = (borders[-1][0], _now(runtime))
+
     runtime.reset_device_peak()
-    run = Run(
-        stage,
-        short,
-        cases,
-        folder / f"run-{stage}",
-        runtime,
-        {},
-        workers=a.workers,
-        on_step=lambda *_: ends.append(_now(runtime)),
-    )
-    history = train(run)["history"]
-    seconds = (ends[-1] - ends[0]) / a.steps
-    depth = config.training[stage].patch[0]
-    depths = [min(p.load()[0].shape[0], depth) for p in cases[batch:]]
-    rate = step_tflop(config, stage, depths) / a.steps / seconds
-    wait = (history[0]["wait_seconds"] - history[0]["first_wait_seconds"]) / (ends[-1] - ends[0])
+    out = folder / f"run-{stage}"
+    run = Run(stage, short, cases, out, runtime, {}, workers=a.workers, on_step=on_step, on_samples=on_samples)
+    record = train(run)["history"][0]
+    whole = borders[-1][1] - borders[0][1]  # without the first step, which warms up
+    seconds, network = whole / a.steps, sum(end - made for made, end in borders[1:]) / whole
+    waiting = (record["wait_seconds"] - record["first_wait_seconds"]) / whole
+    rate = step_tflop(config, stage, [depth for step in depths[1:] for depth in step]) / whole
+    shares = " | ".join(f"{100 * share:.2f}" for share in (waiting, 1.0 - network - waiting, network))
     kept = a.cases - int(config.training[stage].hard_cases * a.cases)
     hours = config.training[stage].epochs * -(-kept // batch) * seconds / 3600
     peak = runtime.peak_device_mb()
     memory = "-" if peak is None else f"{peak:.0f}"
-    return f"| {stage} | {seconds:.2f} | {100 * wait:.2f} | {rate:.3f} | {memory} | {hours:.1f} |"
+    return f"| {stage} | {seconds:.2f} | {shares} | {rate:.3f} | {memory} | {hours:.1f} |"
 
 
 def _now(runtime: Runtime) -> float:
@@ -122,8 +126,9 @@ def main() -> None:
     card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.machine()
     print(f"{card}, {torch.get_num_threads()} threads, {runtime.precision}, preset {a.preset}, ", end="")
     print(f"{a.workers} workers; matrix products reach {matrix_tflops(runtime):.3f} TFLOP/s\n")
-    print("| stage | s a step | waiting for data, % | TFLOP/s | peak device MB | whole schedule, h |")
-    print("|---|---|---|---|---|---|")
+    print("| stage | s a step | waiting for data, % | making samples, % | network, % | TFLOP/s ", end="")
+    print("| peak device MB | whole schedule, h |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for stage in a.stages:
             print(measure(stage, config, runtime, a, Path(folder)), flush=True)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import renalseg
-from renalseg.config import load_config, preset
+from renalseg.config import PRESETS, load_config, preset
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import write_nifti
 from renalseg.model.checkpoint import file_sha256, open_weights
@@ -556,3 +556,10 @@ def test_the_module_runs_and_returns_its_exit_code(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == f"renalseg: {tmp_path / 'absent.nii.gz'} does not exist; check the path.\n"
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "crossval"])
+def test_the_help_names_every_preset(command, run):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert ", ".join(PRESETS) in out

@@ -1,6 +1,8 @@
 """``config``: the presets, the paper's numbers, YAML, hashes, and what is refused."""
 
 import copy
+import hashlib
+import json
 import typing
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from renalseg import config as module
-from renalseg.config import PAPER, PRESETS, STAGES, TINY, Config, load_config, preset
+from renalseg.config import PAPER, PRESETS, STAGES, TINY, Config, load_config, preset, sha256_today
 from renalseg.core.errors import ConfigError
 
 SOURCES = ("paper", "settled", "measured", "ResUNet-a")
@@ -142,6 +144,24 @@ def test_the_hash_does_not_depend_on_how_a_number_is_written():
     data = TINY.model_dump(mode="json")
     data["clean"]["min_mm3"] = 20000
     assert Config.model_validate(data).sha256() == TINY.sha256()
+
+
+def test_a_hash_of_a_version_with_fewer_settings_is_known_by_its_file(tmp_path):
+    data, path = TINY.model_dump(mode="json"), tmp_path / "config.yaml"
+    del data["coarse"]["network"]["stem"], data["training"]["lesion"]["ema"]
+    noted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    assert sha256_today(noted, path) == noted  # no file
+    path.write_text(yaml.safe_dump(data))
+    assert noted != TINY.sha256()
+    assert sha256_today(noted, path) == TINY.sha256()
+    assert sha256_today("other", path) == "other"
+    for text in (TINY.to_yaml(), "[", "day: 2001-01-01", ""):
+        path.write_text(text)
+        assert sha256_today(noted, path) == noted
+    unknown = data | {"gone": 1}
+    path.write_text(yaml.safe_dump(unknown))
+    noted = hashlib.sha256(json.dumps(unknown, sort_keys=True).encode()).hexdigest()
+    assert sha256_today(noted, path) == noted  # a setting that this version does not know
 
 
 def broken(**changes):

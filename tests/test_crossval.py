@@ -1,23 +1,35 @@
 """``renalseg.crossval``: what a whole run leaves, that it goes on from anywhere, and what it refuses."""
 
+import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from renalseg import batch
 from renalseg.cli import main
+from renalseg.config import STAGES, Preparation
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.core.volume import Volume
 from renalseg.crossval import Plan, Reports, cross_validate
-from renalseg.io.files import write_json
+from renalseg.io.files import file_sha256, write_json
 from renalseg.io.kits import fold_split
 from renalseg.io.nifti import write_nifti
+from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
 from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.parallel import World
+from renalseg.train.run import Request, run_training
 
 CASES = [f"case_{i:05d}" for i in range(10)]
 FOLDS = (0, 1)
@@ -280,6 +292,116 @@ def test_regions_from_each_folds_own_coarse_network(small_config, make_plan, tmp
     assert not (tmp_path / "out" / "cache").exists()
 
 
+def with_epochs(config, epochs):
+    training = {k: v.model_copy(update={"epochs": epochs, "validate_every": 1}) for k, v in config.training.items()}
+    return config.model_copy(update={"training": training})
+
+
+def holds_last(fold, stage):
+    """Whether a fold's folder holds the weights of the last epoch of a stage."""
+    last, kept = load_file(fold / stage / "last.safetensors"), load_file(fold / f"{stage}.safetensors")
+    return all(torch.equal(value, last[f"network.{key}"]) for key, value in kept.items())
+
+
+def test_no_held_out_case_chooses_the_weights_that_it_is_scored_on(small_config, make_plan, tmp_path, monkeypatch):
+    """Scores fall with every epoch; a training by hand keeps the best weights, and ``crossval`` puts the last there."""
+    scores = iter(range(100, 0, -1))
+    monkeypatch.setattr("renalseg.train.run.make_validator", lambda *_, **__: lambda _: {"score": float(next(scores))})
+    plan = make_plan(tmp_path / "out", config=with_epochs(small_config, 2), folds=(0,))
+    fold = plan.weights(0)
+    by_hand = Request("coarse", plan.data, fold, plan.config, fold=0, device="cpu", precision="fp32")
+    run_training(by_hand)
+    assert not holds_last(fold, "coarse")
+    said = []
+    cross_validate(plan, Reports(said.append))
+    assert said[:2] == ["fold 0: coarse goes on", "fold 0: kidney begins"]
+    assert all(holds_last(fold, stage) for stage in STAGES)
+    weights = open_weights(fold)
+    assert {e["trained_on"]["epoch"] for e in weights.manifest["stages"].values()} == {2}
+    record = json.loads((plan.out / "predictions" / f"{HELD_OUT[0][0]}.json").read_text())
+    assert record["weights_sha256"] == weights.sha256
+    assert "the weights of their last epoch, which no held-out case had a say in" in (
+        plan.out / "crossval.md"
+    ).read_text().replace("\n", " ")
+
+
+def test_killed_between_weights_and_manifest_the_last_weights_are_put_back(copy, make_plan):
+    path = copy / "fold_0" / "lesion.safetensors"
+    before = load_file(path)
+    save_file({k: v + 1 for k, v in before.items()}, path)
+    said = []
+    cross_validate(make_plan(copy), Reports(said.append))
+    assert "fold 0: lesion goes on" in said
+    assert all(torch.equal(value, before[key]) for key, value in load_file(path).items())
+    assert "fold 0: 2 of 2 held-out cases are segmented already" in said
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(copy, make_plan):
+    """Every configuration in the folder lacks ``stem``, and every hash is that of the configuration without it."""
+    data = yaml.safe_load((copy / "config.yaml").read_text())
+    for network in (data["coarse"]["network"], data["fine"]["kidney"], data["fine"]["lesion"]):
+        del network["stem"]
+    sha256 = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    for path in copy.rglob("config.yaml"):
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+    for path in copy.rglob("last.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["state"])
+        meta["progress"]["config_sha256"] = sha256
+        save_file(load_file(path), path, {"state": json.dumps(meta)})
+    notes = {p: json.loads(p.read_text()) for p in [copy / "inputs.json", *(copy / "predictions").glob("*.json")]}
+    for path, note in notes.items():
+        write_json(note | {"config_sha256": sha256}, path)
+    for path in copy.rglob("manifest.json"):
+        write_json(json.loads(path.read_text()) | {"config_sha256": file_sha256(path.parent / "config.yaml")}, path)
+    before, said = times(copy, ".safetensors", "/predictions/", "inputs.json", "config.yaml"), []
+    assert len(cross_validate(make_plan(copy), Reports(said.append)).folds) == 2
+    assert times(copy, ".safetensors", "/predictions/", "inputs.json", "config.yaml") == before
+    assert said[:3] == [
+        "fold 0: trained already: coarse, kidney, lesion",
+        "fold 1: trained already: coarse, kidney, lesion",
+        "fold 0: 2 of 2 held-out cases are segmented already",
+    ]
+
+
+def rows(out):
+    """The first cells of the table's rows of folds."""
+    return re.findall(r"^\| (\**(?:fold|all)[^|]*?) \|", (out / "crossval.md").read_text(), re.MULTILINE)
+
+
+def test_folds_of_other_runs_stay_in_the_table(copy, make_plan):
+    assert [f.fold for f in cross_validate(make_plan(copy, folds=(2,))).folds] == [0, 1, 2]
+    assert rows(copy) == ["fold 0 (2)", "fold 1 (2)", "fold 2 (2)", "**all folds (6)**"]
+    lost = copy / "predictions" / f"{HELD_OUT[0][0]}.png"
+    lost.unlink()
+    assert [f.fold for f in cross_validate(make_plan(copy, folds=(2,))).folds] == [1, 2]
+    assert "- Fold 0 has no scores: it is not finished; go on with --folds 0" in (copy / "crossval.md").read_text()
+    (copy / "fold_1" / "kidney" / "last.safetensors").write_bytes(b"nothing")
+    assert [f.fold for f in cross_validate(make_plan(copy, folds=(2,))).folds] == [2]
+    assert re.search(r"- Fold 1 has no scores: .*last\.safetensors is damaged", (copy / "crossval.md").read_text())
+
+
+def test_where_every_fold_fails_the_old_table_does_not_look_current(copy, make_plan, monkeypatch):
+    shutil.rmtree(copy / "predictions")
+
+    def refuse(path):
+        raise InputError(f"{path} is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "read_volume", refuse)
+        assert cross_validate(make_plan(copy)).folds == []
+    text = (copy / "crossval.md").read_text()
+    assert "no fold has scores" in text
+    assert "| Cases |" not in text
+    assert f"- Fold 1 has no scores: 2 of 2 cases could not be segmented: {', '.join(HELD_OUT[1])}" in text
+    data = json.loads((copy / "crossval.json").read_text())
+    assert (data["folds"], data["all"], data["worst"]) == ({}, None, [])
+    assert set(data["folds_without_scores"]) == {"0", "1"}
+    assert not list((copy / "evaluation").glob("metrics.*"))
+    assert len(cross_validate(make_plan(copy)).folds) == 2
+    assert rows(copy) == ["fold 0 (2)", "fold 1 (2)", "**all folds (4)**"]
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -331,12 +453,26 @@ def test_a_cache_whose_dataset_is_gone(dataset, small_config, make_plan, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_folds_that_do_not_exist_and_torchrun(make_plan, tmp_path, monkeypatch):
+def test_folds_that_do_not_exist(make_plan, tmp_path):
     with pytest.raises(ConfigError, match="fold 5 of 5"):
         cross_validate(make_plan(tmp_path / "out", folds=(0, 5)))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="one process"):
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_processes_than_a_batch_has_cases(make_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("renalseg.crossval.run.join", lambda device: nullcontext((World(0, 3), device)))
+    with pytest.raises(ConfigError, match="3 processes cannot share a batch of 1"):
         cross_validate(make_plan(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_whose_regions_one_network_found_for_all_folds(dataset, small_config, small_weights, tmp_path):
+    config = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
+    cache = tmp_path / "cache"
+    made = prepare(dataset, cache, GRIDS, config, CASES, coarse_weights=small_weights)
+    write_index(dataset, cache, config, made)
+    with pytest.raises(ConfigError, match="may have seen cases that a fold holds out; give the dataset as --data"):
+        cross_validate(Plan(cache, tmp_path / "out", config, device="cpu"))
     assert not (tmp_path / "out").exists()
 
 
@@ -360,6 +496,60 @@ def test_the_command(copy, dataset, monkeypatch, capsys):
     assert str(copy / "crossval.md") in out.replace("\n", "")
     assert run(monkeypatch, *fixed, "--folds", "one") == 2
     assert "--folds one: give numbers" in capsys.readouterr().err
+
+
+def test_fold_0_alone_and_later_the_others(dataset, small_config, tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.yaml").write_text(small_config.to_yaml())
+    out = tmp_path / "out"
+    fixed = ("--data", dataset, "--out", out, "--config", tmp_path / "config.yaml", "--device", "cpu")
+    assert run(monkeypatch, *fixed, "--validation-cases", "0", "--folds", "0") == 0
+    assert rows(out) == ["fold 0 (2)"]
+    scores = json.loads((out / "crossval.json").read_text())["folds"]["0"]
+    assert run(monkeypatch, *fixed, "--validation-cases", "0", "--folds", "1,2,3,4") == 0
+    assert rows(out) == [*(f"fold {fold} (2)" for fold in range(5)), "**all folds (10)**"]
+    data = json.loads((out / "crossval.json").read_text())
+    assert data["folds"]["0"] == scores
+    assert data["all"]["n_cases"] == 10
+    csv = (out / "evaluation" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in csv] == ["caseID", *CASES, "average"]
+    printed = capsys.readouterr().out
+    assert "fold 0: trained already" not in printed  # nothing was asked of it
+    assert "all folds (10)" in printed
+
+
+def test_two_processes_of_torchrun_give_what_one_gives(dataset, small_config, make_plan, tmp_path):
+    training = {k: v.model_copy(update={"batch": 2}) for k, v in small_config.training.items()}
+    config = small_config.model_copy(update={"training": training})
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    one, two = tmp_path / "one", tmp_path / "two"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes below, so that sums have one order
+    try:
+        cross_validate(make_plan(one, config=config, folds=(0,)))
+    finally:
+        torch.set_num_threads(threads)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["--data", dataset, "--out", two, "--config", tmp_path / "config.yaml", "--device", "cpu"]
+    options += ["--precision", "fp32", "--folds", "0", "--validation-cases", "1"]
+    command = [*torchrun, "-m", "renalseg", "crossval", *map(str, options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "250"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fold 0: coarse begins") == 1
+    assert done.stdout.count("paper, fold 0") == 1
+    for stage in STAGES:
+        assert file_sha256(one / "fold_0" / f"{stage}.safetensors") == file_sha256(
+            two / "fold_0" / f"{stage}.safetensors"
+        )
+    for case in HELD_OUT[0]:
+        name = f"predictions/{case}.nii.gz"
+        np.testing.assert_array_equal(read_volume(one / name).array, read_volume(two / name).array)
+    assert (one / "evaluation" / "metrics.csv").read_bytes() == (two / "evaluation" / "metrics.csv").read_bytes()
+    assert rows(two) == ["fold 0 (2)"]
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("fold 0: trained already: coarse, kidney, lesion") == 1
+    assert again.stdout.count("fold 0: scored already") == 1
 
 
 def test_the_command_exits_with_1_where_a_case_failed(copy, dataset, monkeypatch, capsys):

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,61 @@ def test_stages_come_one_by_one_and_are_replaced(small_config, tmp_path):
     assert weights.card is None
     (tmp_path / "MODEL_CARD.md").write_text("Small.")
     assert weights.card == "Small."
+
+
+def test_stages_saved_at_once_do_not_lose_each_other(small_config, tmp_path, monkeypatch):
+    """Another process saves the kidney stage while this one writes the tensors of the coarse stage."""
+
+    def meanwhile(*arguments, **more):
+        monkeypatch.setattr(checkpoint, "save_file", save_file)
+        save_stage(tmp_path, small_config, "kidney", build(small_config.network("kidney")), {})
+        save_file(*arguments, **more)
+
+    save_stage(tmp_path, small_config, "lesion", build(small_config.network("lesion")), {})
+    monkeypatch.setattr(checkpoint, "save_file", meanwhile)
+    save_stage(tmp_path, small_config, "coarse", build(small_config.network("coarse")), {})
+    weights = open_weights(tmp_path)
+    assert tuple(weights.files) == STAGES
+    assert all(weights.is_whole(stage) for stage in STAGES)
+
+
+def test_one_process_at_a_time_updates_a_manifest(small_config, tmp_path):
+    """Many at once, none of which may lose an entry or leave its lock."""
+
+    def save(index):
+        stage = STAGES[index % 3]
+        save_stage(tmp_path, small_config, stage, build(small_config.network(stage), index), {"index": index})
+        return set(open_weights(tmp_path).files)
+
+    with ThreadPoolExecutor(6) as pool:
+        seen = list(pool.map(save, range(30)))
+    assert all(STAGES[i % 3] in files for i, files in enumerate(seen))
+    assert seen[-1] == set(STAGES)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_lock_is_waited_for(small_config, tmp_path):
+    network = build(small_config.network("coarse"))
+    with checkpoint._locked(tmp_path):
+        other = threading.Thread(target=save_stage, args=(tmp_path, small_config, "coarse", network, {}))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+        assert not (tmp_path / "manifest.json").exists()
+    other.join(30)
+    assert open_weights(tmp_path).is_whole("coarse")
+
+
+def test_a_configuration_that_says_the_same_is_kept(folder, small_config):
+    """A version that knows more settings must not rewrite the file whose hash an earlier one noted."""
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("    stem:\n    - 1\n    - 1\n    - 1\n", ""))
+    text = path.read_text()
+    assert text.count("stem") < small_config.to_yaml().count("stem")
+    edit(folder, config_sha256=file_sha256(path))
+    save_stage(folder, small_config, "coarse", build(small_config.network("coarse")), {})
+    assert path.read_text() == text
+    assert open_weights(folder).config == small_config
 
 
 def test_the_files_need_nothing_but_safetensors_and_json(small_weights):

@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from renalseg.config import STAGES, Coarse, Config, Fine, Network, Training, preset
+from renalseg.config import STAGES, Coarse, Config, Fine, Network, Stage, Training, preset
 from renalseg.core.volume import Volume
+from renalseg.io.kits import list_cases
 from renalseg.io.nifti import write_nifti
+from renalseg.model.runtime import Runtime
+from renalseg.train.cache import grid_of, prepare
+from renalseg.train.loop import Run
 
 SPACING_MM = (5.0, 4.0, 4.0)
 PLANE = (16, 24)
@@ -85,3 +90,16 @@ def write_dataset() -> Callable[..., Path]:
 def dataset(tmp_path_factory: pytest.TempPathFactory, write_dataset: Callable[..., Path]) -> Path:
     """Three cases; not to be changed."""
     return write_dataset(tmp_path_factory.mktemp("kits"), 3)
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """Makes a run over the first ``cases`` of a dataset, in fp32 on the CPU; keywords are fields of ``Run``."""
+
+    def make(stage: Stage, dataset: Path, out: Path, config: Config, cases: int = 1, **changes: Any) -> Run:
+        ids = [case.case_id for case in list_cases(dataset)][:cases]
+        prepared = prepare(dataset, out / "cache", [grid_of(stage)], config, ids)[grid_of(stage)]
+        changes = {"runtime": Runtime(torch.device("cpu"), "fp32"), "trained_on": {"dataset": "test"}} | changes
+        return Run(stage=stage, config=config, cases=prepared, out=out, **changes)
+
+    return make

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from renalseg.config import STAGES, Config, Preparation
-from renalseg.core.errors import ConfigError, InputError
+from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.kits import list_cases, read_case
+from renalseg.model import checkpoint
 from renalseg.train.cache import GRIDS, VERSION, is_cache, open_cache, prepare, settings_key, write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 
@@ -146,13 +147,70 @@ def test_the_index_tells_what_is_there(dataset, make_config, tmp_path):
         both.cases("lesion", config)
 
 
-@pytest.mark.parametrize("change", [{"version": VERSION + 1}, {"grids": None, "dataset": 3}, None])
-def test_an_index_that_cannot_be_used_says_what_to_do(change, dataset, make_config, tmp_path):
-    write_index(dataset, tmp_path, make_config(), prepare(dataset, tmp_path, ["coarse"], make_config(), IDS[:1]))
-    path = tmp_path / "index.json"
-    path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": VERSION + 1},
+        {"version": VERSION - 1},
+        {"grids": None, "dataset": 3},
+        {"grids": None},
+        {"grids": {"coarse": None}},
+        {"grids": {"coarse": {"key": 3}}},
+        {"labelled": None},
+        [],
+        None,
+    ],
+)
+def test_an_index_that_cannot_be_used_says_what_to_do_and_that_helps(change, dataset, make_config, tmp_path, run):
+    config, cache = make_config(), tmp_path / "cache"
+    write_index(dataset, cache, config, prepare(dataset, cache, GRIDS, config, IDS))
+    before, path = mtimes(cache), cache / "index.json"
+    if isinstance(change, dict):
+        change = json.loads(path.read_text()) | change
+    path.write_text("{" if change is None else json.dumps(change))
     with pytest.raises(InputError, match="run `renalseg prepare` again"):
-        open_cache(tmp_path)
+        open_cache(cache)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    code, out, err = run("prepare", dataset, "--out", cache, "--config", tmp_path / "config.yaml")
+    assert (code, err) == (0, "")
+    assert "3 cases in" in out
+    assert len(open_cache(cache).cases("kidney", config)) == 3
+    assert mtimes(cache) == before
+
+
+@pytest.mark.parametrize("given", ["folder", "name"])
+def test_the_weights_of_the_regions_go_by_folder_or_name(
+    given, dataset, small_config, small_weights, tmp_path, monkeypatch, run
+):
+    config = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    monkeypatch.setattr(checkpoint, "PACKAGED", small_weights.parent)
+    coarse, cache = (small_weights.name if given == "name" else small_weights), tmp_path / "cache"
+    options = ("prepare", dataset, "--out", cache, "--config", tmp_path / "config.yaml", "--coarse")
+    code, _, err = run(*options, coarse)
+    assert (code, err) == (0, "")
+    found = open_cache(cache).cases("lesion", config)
+    assert list(found.values()) == prepare(dataset, cache, ["fine"], config, IDS, coarse_weights=small_weights)["fine"]
+    code, _, err = run(*options, "nothing")
+    assert code == 2
+    assert "no weights there" in err
+
+
+def test_regions_of_a_network_that_was_trained_otherwise_are_refused(dataset, small_config, small_weights, tmp_path):
+    ours = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
+    window = ours.model_copy(update={"intensity": ours.intensity.model_copy(update={"clip_hu": (-100.0, 300.0)})})
+    for config, sentence in (
+        (changed(ours, shape=(16, 16, 32)), r"coarse\.shape \(16, 16, 16\), the configuration says \(16, 16, 32\)"),
+        (changed(ours, margin_mm=(9.0, 9.0, 9.0)), r"coarse\.margin_mm"),
+        (window, r"intensity\.clip_hu \(-200\.0, 400\.0\), the configuration says \(-100\.0, 300\.0\)"),
+    ):
+        with pytest.raises(ConfigError, match=f"{sentence}.*; set it to theirs, or name other weights"):
+            prepare(dataset, tmp_path, ["fine"], config, IDS[:1], coarse_weights=small_weights)
+    folder = tmp_path / "weights"
+    checkpoint.save_stage(folder, ours, "kidney", checkpoint.build(ours.network("kidney")), {})
+    with pytest.raises(WeightsError, match="no weights of the stage coarse"):
+        prepare(dataset, tmp_path, ["fine"], ours, IDS[:1], coarse_weights=folder)
+    assert not mtimes(tmp_path)
 
 
 def test_what_decides_the_arrays_decides_the_key(make_config):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from renalseg.config import Augmentation, Training
 from renalseg.train.cache import Prepared
@@ -183,3 +184,25 @@ def test_targets_of_each_stage(tmp_path):
     for stage, table in {"kidney": [0, 1, 1, 1, 0], "coarse": [0, 1, 1, 1, 0], "lesion": [IGNORE, 0, 1, 2, 0]}.items():
         found = Patches(made, stage, settings())[Key(0, 0, 0)].target.numpy()
         np.testing.assert_array_equal(found, np.array(table, np.uint8)[labels])
+
+
+def test_the_loader_can_pin_what_the_device_finishes(make_config, tmp_path, monkeypatch):
+    """Page-locked memory needs a GPU; here, a stand-in marks the tensors."""
+    pinned = []
+
+    def pin(tensor, *_):
+        pinned.append(tensor.dtype)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    settings = make_config().training["kidney"]
+    patches = Patches(cases(tmp_path, 9, 12), "kidney", settings, augmented=False)
+    drawn = patches[Key(0, 0, 0, partner=1, weight=0.7)]
+    (same,) = pin_memory([drawn])
+    assert pinned == [torch.float16, torch.uint8] * 2
+    assert isinstance(same, Draw)
+    assert (same.weight, same.case) == (drawn.weight, drawn.case)
+    for found, expected in zip(same.patches, drawn.patches, strict=True):
+        assert found.seed == expected.seed
+        assert torch.equal(found.image, expected.image)
+        assert torch.equal(found.labels, expected.labels)

@@ -17,13 +17,14 @@ from renalseg.core.errors import ConfigError, InputError, RenalsegError, Weights
 from renalseg.io.kits import list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime
-from renalseg.train.cache import GRIDS, grid_of, prepare, write_index
-from renalseg.train.loop import Run, cosine, train
+from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.loop import cosine, train
 from renalseg.train.parallel import World
 from renalseg.train.run import Hooks, Request, run_training
+from renalseg.train.state import State
 
-CPU = Runtime(torch.device("cpu"), "fp32")
 QUIET = Hooks()
+TIMES = ("seconds", "wait_seconds", "first_wait_seconds", "sample_seconds", "case_seconds")
 
 
 class Stop(Exception):
@@ -32,12 +33,6 @@ class Stop(Exception):
 
 def request(stage, dataset, out, config, **changes):
     return Request(stage, dataset, out, config, device="cpu", precision="fp32", **changes)
-
-
-def make_run(stage, dataset, out, config, cases=1, **changes):
-    ids = [case.case_id for case in list_cases(dataset)][:cases]
-    prepared = prepare(dataset, out / "cache", [grid_of(stage)], config, ids)[grid_of(stage)]
-    return Run(stage, config, prepared, out, CPU, {"dataset": "test"}, **changes)
 
 
 def metrics(out, stage):
@@ -88,7 +83,7 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_was_never_interrupted(stage, d
     assert not weights.network(stage).training
 
 
-def test_resuming_a_finished_run_changes_nothing(dataset, make_config, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(dataset, make_config, make_run, tmp_path):
     config = make_config(epochs=1)
     train(make_run("coarse", dataset, tmp_path, config))
     before = (tmp_path / "coarse.safetensors").read_bytes()
@@ -97,7 +92,7 @@ def test_resuming_a_finished_run_changes_nothing(dataset, make_config, tmp_path)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_learns_one_case_by_heart(stage, dataset, make_config, tmp_path):
+def test_learns_one_case_by_heart(stage, dataset, make_config, make_run, tmp_path):
     quiet = Augmentation(
         mirror_z=0.0,
         scale_probability=0.0,
@@ -111,25 +106,14 @@ def test_learns_one_case_by_heart(stage, dataset, make_config, tmp_path):
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(dataset, make_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("renalseg.train.loop.dice_ce", lambda logits, *_: logits.mean((1, 2, 3, 4)) * float("nan"))
-    with pytest.raises(
-        RenalsegError,
-        match=r"kidney: the loss is nan at step 0 in case_00000; look at that case, lower the learning rate",
-    ):
-        train(make_run("kidney", dataset, tmp_path, make_config()))
-    assert not (tmp_path / "kidney.safetensors").exists()
-    assert not (tmp_path / "kidney").exists()
-
-
-def test_regions_of_different_depth_share_a_step(dataset, make_config, tmp_path):
+def test_regions_of_different_depth_share_a_step(dataset, make_config, make_run, tmp_path):
     run = make_run("kidney", dataset, tmp_path, make_config(epochs=1, batch=3), cases=3)
     image, labels = (np.array(a) for a in run.cases[0].load())
     run.cases[0].write(image[:5], labels[:5])
     assert np.isfinite(train(run)["history"][0]["loss"])
 
 
-def test_the_best_weights_by_validation_are_kept(dataset, make_config, tmp_path):
+def test_the_best_weights_by_validation_are_kept(dataset, make_config, make_run, tmp_path):
     scores, seen = iter((0.5, 0.9, 0.1)), []
 
     def validate(network):
@@ -172,7 +156,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(dataset, make_con
         run_training(request("coarse", dataset, tmp_path / "out", make_config(epochs=2), resume=True), QUIET)
 
 
-def test_weights_of_another_configuration_are_refused_before_any_work(dataset, make_config, tmp_path):
+def test_weights_of_another_configuration_are_refused_before_any_work(dataset, make_config, make_run, tmp_path):
     train(make_run("coarse", dataset, tmp_path, make_config(epochs=1)))
 
     def refuse(*_):
@@ -249,8 +233,7 @@ def test_two_processes_equal_one_bit_for_bit_and_go_on_as_one(
     subprocess.run([sys.executable, *command(stage, data, one, config, *options)], check=True, env=alone())
     subprocess.run([*torchrun, *command(stage, data, two, config, *options)], check=True, env=alone())
     assert same_weights(one, two, stage)
-    drop = {"seconds", "wait_seconds", "first_wait_seconds", "case_seconds"}
-    first, second = ([{k: v for k, v in m.items() if k not in drop} for m in metrics(o, stage)] for o in (one, two))
+    first, second = ([{k: v for k, v in m.items() if k not in TIMES} for m in metrics(o, stage)] for o in (one, two))
     assert first == second
     assert first[-1]["dice_kidney"] > 0
     run = subprocess.Popen([*torchrun, *command(stage, data, mixed, config, *options)], env=alone())
@@ -271,7 +254,7 @@ def test_more_processes_than_a_batch_holds_are_refused(dataset, make_config, tmp
         run_training(request("coarse", dataset, tmp_path / "out", make_config()), QUIET)
 
 
-def test_averaged_weights_are_kept_and_scored(dataset, make_config, tmp_path):
+def test_averaged_weights_are_kept_and_scored(dataset, make_config, make_run, tmp_path):
     seen = []
 
     def validate(network):
@@ -287,7 +270,7 @@ def test_averaged_weights_are_kept_and_scored(dataset, make_config, tmp_path):
     assert not all(torch.equal(value, last[f"network.{key}"]) for key, value in kept.items())
 
 
-def test_hard_cases_are_seen_in_more_epochs(dataset, make_config, tmp_path):
+def test_hard_cases_are_seen_in_more_epochs(dataset, make_config, make_run, tmp_path):
     config = make_config(epochs=6, batch=1, hard_cases=0.4, mixup_probability=0.0)
     steps = []
     progress = train(make_run("coarse", dataset, tmp_path, config, cases=3, on_step=lambda *step: steps.append(step)))
@@ -302,9 +285,8 @@ def test_trains_from_a_cache_whose_dataset_is_gone(write_dataset, make_config, t
     write_index(data, tmp_path / "cache", config, prepare(data, tmp_path / "cache", GRIDS, config, ids))
     expected = run_training(request("lesion", data, tmp_path / "a", config, fold=1), QUIET)
     found = run_training(request("lesion", tmp_path / "cache", tmp_path / "b", config, fold=1), QUIET)
-    drop = ("seconds", "wait_seconds", "first_wait_seconds", "case_seconds")
-    assert [{k: v for k, v in m.items() if k not in drop} for m in found["history"]] == [
-        {k: v for k, v in m.items() if k not in drop} for m in expected["history"]
+    assert [{k: v for k, v in m.items() if k not in TIMES} for m in found["history"]] == [
+        {k: v for k, v in m.items() if k not in TIMES} for m in expected["history"]
     ]
     data.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="validation needs the CT scans"):
@@ -322,3 +304,59 @@ def test_examples_and_epochs_are_told(write_dataset, make_config, tmp_path):
     ((ct, found, truth),) = examples
     assert ct.shape == found.shape == truth.shape
     assert set(np.unique(found.array)) <= {0, 1, 2, 3}
+
+
+def test_records_that_a_kill_left_behind_are_caught_up_on_resuming(dataset, make_config, make_run, tmp_path):
+    """The state of an epoch is written before its line and the page; a kill between them leaves both an epoch short."""
+    config = make_config(epochs=2)
+    train(make_run("coarse", dataset, tmp_path, config))
+    log, told = tmp_path / "coarse" / "metrics.jsonl", []
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])
+    train(make_run("coarse", dataset, tmp_path, config, resume=True, on_epoch=lambda h: told.append(len(h))))
+    assert log.read_text() == whole
+    assert told == [2]
+
+
+def test_deterministic_algorithms_are_on_inside_a_run_alone(dataset, make_config, tmp_path):
+    seen = []
+    hooks = Hooks(on_step=lambda *_: seen.append(torch.are_deterministic_algorithms_enabled()))
+    for wanted in (True, False):
+        run_training(
+            request("coarse", dataset, tmp_path / str(wanted), make_config(epochs=1), deterministic=wanted), hooks
+        )
+    assert seen == [True, True, False, False]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_samples_are_shown_before_their_step_and_their_making_is_timed(dataset, make_config, make_run, tmp_path):
+    order = []
+    run = make_run(
+        "kidney",
+        dataset,
+        tmp_path,
+        make_config(epochs=1),
+        cases=3,
+        on_samples=lambda samples: order.append(sorted(sample.case for sample in samples)),
+        on_step=lambda *_: order.append("step"),
+    )
+    record = train(run)["history"][0]
+    assert order[1::2] == ["step", "step"]
+    assert sorted(order[0] + order[2]) == [0, 1, 2]
+    assert 0 <= record["sample_seconds"] < record["seconds"]
+    assert record["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_the_loader_pins_for_cuda_alone(device, dataset, make_config, make_run, tmp_path, monkeypatch):
+    options = {}
+
+    def loader(*_, **given):
+        options.update(given)
+        raise Stop
+
+    monkeypatch.setattr("renalseg.train.loop.DataLoader", loader)
+    monkeypatch.setattr("renalseg.train.loop._start", lambda _: State(torch.nn.Identity(), None, None))
+    with pytest.raises(Stop):
+        train(make_run("coarse", dataset, tmp_path, make_config(), runtime=Runtime(torch.device(device), "fp32")))
+    assert options["pin_memory"] == (device == "cuda")

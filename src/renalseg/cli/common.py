@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from renalseg.config import PRESETS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,6 +23,13 @@ app = typer.Typer(
 )
 
 
+class Keep(StrEnum):
+    """Which weights a training leaves, as arguments."""
+
+    best = "best"
+    last = "last"
+
+
 class StageName(StrEnum):
     """The three stages, as arguments."""
 
@@ -31,7 +40,7 @@ class StageName(StrEnum):
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")]
-Preset = Annotated[str | None, typer.Option(help="paper, light or tiny")]
+Preset = Annotated[str | None, typer.Option(help=", ".join(PRESETS))]
 
 
 def configuration(preset: str | None, file: Path | None) -> "Config":

@@ -1,5 +1,6 @@
 """The command that reproduces the paper's protocol: crossval."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,12 @@ def crossval(
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare, load and evaluate")] = 0,
-    validation_cases: Annotated[int, typer.Option(min=0, help="cases of a fold scored at a validation")] = 4,
+    validation_cases: Annotated[int, typer.Option(min=0, help="cases of a fold shown at a validation")] = 4,
 ) -> None:
-    """Train every fold, segment what it left out, score it all; interrupted, it goes on where it stopped."""
+    """Train every fold, segment what it left out, score it all; interrupted, it goes on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node N -m renalseg crossval ...
+    """
     from rich.console import Console
     from rich.markdown import Markdown
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +35,8 @@ def crossval(
     settings = configuration(preset, config)
     plan = Plan(data, out, settings, _numbers(folds), device, precision, workers, validation_cases)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one alone speaks
+    with Progress(*columns, disable=not first) as bar:
         tasks: dict[str, Any] = {}
 
         def on_progress(what: str, done: int, total: int) -> None:
@@ -45,10 +50,10 @@ def crossval(
             bar.console.print(Text(sentence), soft_wrap=True)
 
         result = cross_validate(plan, Reports(say, on_progress))
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, quiet=not first)
     for case, reason in result.failed.items():
         errors.print(Text.assemble((f"failed {case}", "red"), f": {reason}"), soft_wrap=True)
-    if result.folds:
+    if result.folds and first:
         tables, *_ = (out / "crossval.md").read_text().partition("\n### ")  # a terminal shows no pictures
         Console().print(Markdown(tables))
         print(f"with pictures of the worst cases: {out / 'crossval.md'}")

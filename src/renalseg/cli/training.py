@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from renalseg.cli.common import Device, Precision, Preset, StageName, app, bar, configuration
+from renalseg.cli.common import Device, Keep, Precision, Preset, StageName, app, bar, configuration
 
 
 @app.command()
@@ -64,7 +64,7 @@ def prepare(
     config: Annotated[Path | None, typer.Option(help="configuration file instead of a preset")] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     coarse: Annotated[
-        Path | None, typer.Option(help="weights whose coarse stage finds the regions (preparation.roi: coarse)")
+        str | None, typer.Option(help="weights whose coarse stage finds the regions (preparation.roi: coarse)")
     ] = None,
 ) -> None:
     """Resample every case once, for training; interrupted, it goes on where it stopped."""
@@ -102,6 +102,7 @@ def train(
     validation_cases: Annotated[int, typer.Option(min=0, help="cases of the fold scored at a validation")] = 4,
     cascade: Annotated[Path | None, typer.Option(help="weights of the other stages for validation")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="equal results on a GPU, slower")] = False,
+    keep: Annotated[Keep, typer.Option(help="weights of the best validation, or of the last epoch")] = Keep.best,
 ) -> None:
     """Train one stage. On several GPUs: torchrun --nproc-per-node N -m renalseg train ..."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -122,6 +123,7 @@ def train(
         validation_cases=validation_cases,
         cascade=cascade,
         deterministic=deterministic,
+        keep=keep.value,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one alone speaks

@@ -19,7 +19,7 @@ from renalseg.config.settings import (
     Stage,
     Training,
 )
-from renalseg.config.system import Config, load_config
+from renalseg.config.system import Config, load_config, sha256_today
 
 __all__ = [
     "LIGHT",
@@ -40,4 +40,5 @@ __all__ = [
     "Training",
     "load_config",
     "preset",
+    "sha256_today",
 ]

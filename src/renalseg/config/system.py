@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from renalseg.config.settings import (
@@ -65,6 +64,8 @@ class Config(Frozen):
 
     def to_yaml(self) -> str:
         """The settings as YAML text that ``load_config`` reads back."""
+        import yaml  # here, since the command line's help knows the presets and needs no YAML
+
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
@@ -74,6 +75,8 @@ def load_config(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not validate.
     """
+    import yaml
+
     try:
         return Config.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
@@ -84,6 +87,23 @@ def load_config(path: Path) -> Config:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigError(f"{path}: {where}: {first['msg']}; correct it ({error.error_count()} in all)") from error
+
+
+def sha256_today(noted: str, file: Path) -> str:
+    """The hash that settings noted as ``noted`` have in this version, to be compared with ``Config.sha256``.
+
+    A version that knows more settings gives equal ones another hash. ``file`` is the ``config.yaml`` that was kept
+    beside the note: where it holds the very settings that ``noted`` is the hash of, its hash with today's defaults is
+    returned, otherwise ``noted``.
+    """
+    import yaml
+
+    try:
+        if _sha256(yaml.safe_load(file.read_text())) == noted:
+            return load_config(file).sha256()
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, ConfigError):
+        pass  # no file, not YAML, or settings that are known no more: nothing speaks for equality
+    return noted
 
 
 def _sha256(data: Any) -> str:

@@ -9,7 +9,8 @@
     OUT/evaluation/                 metrics of all of them; in fold_K/ those of one fold
     OUT/crossval.md crossval.json   the table
 
-Every file is written atomically and what is finished is left alone, so an interrupted run, started again, goes on.
+The weights are those of the last epoch: no case that they are scored on chose them. Every file is written atomically
+and what is finished is left alone, so an interrupted run, started again, goes on.
 """
 
 from renalseg.crossval.plan import Plan

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from renalseg.config import STAGES, Config, Stage
+from renalseg.config import STAGES, Config, Stage, sha256_today
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable, write_json, write_text
 from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
@@ -51,6 +51,11 @@ def open_data(plan: Plan) -> Data:
     """The dataset behind ``plan.data``, checked before any work."""
     dataset, labelled = plan.data, None
     if is_cache(plan.data):
+        if plan.config.preparation.roi == "coarse":
+            raise ConfigError(
+                f"{plan.data}: with preparation.roi 'coarse' the regions of a cache come from one network, which may "
+                "have seen cases that a fold holds out; give the dataset as --data, so that each fold finds its own"
+            )
         cache = open_cache(plan.data)
         for stage in STAGES:
             cache.cases(stage, plan.config)
@@ -83,6 +88,7 @@ def begin(plan: Plan, data: Data) -> None:
     try:
         known = json.loads(path.read_text())
         before = {key: known[key] for key in inputs}
+        before["config_sha256"] = sha256_today(before["config_sha256"], plan.out / "config.yaml")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); delete it if nothing was changed") from error
     if before["config_sha256"] != inputs["config_sha256"]:
@@ -98,7 +104,10 @@ def begin(plan: Plan, data: Data) -> None:
 
 
 def is_finished(plan: Plan, fold: int, stage: Stage) -> bool:
-    """Whether a stage has run all its epochs.
+    """Whether a stage has run all its epochs, and its weights in the fold's folder are those of the last one.
+
+    Weights of another epoch, which validation on held-out cases chose, or whose manifest was not written any more, are
+    no reason to train anew: a training that goes on puts the last ones there.
 
     Raises:
         ConfigError: it was trained with another configuration, or for another fold. WeightsError: a file is damaged.
@@ -109,18 +118,20 @@ def is_finished(plan: Plan, fold: int, stage: Stage) -> bool:
         return False
     try:
         progress = read_progress(path)
-        config, epoch, of = progress["config_sha256"], progress["epoch"], progress["trained_on"]["fold"]
+        noted, epoch, of = progress["config_sha256"], progress["epoch"], progress["trained_on"]["fold"]
     except (WeightsError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is damaged ({error}); delete {folder} to train this fold anew") from error
-    if config != plan.config.sha256():
+    if sha256_today(noted, folder / "config.yaml") != plan.config.sha256():
         raise ConfigError(
             f"{path.parent} was trained with another configuration; go on with --config {folder / 'config.yaml'}, or "
             "give another --out"
         )
     if of != fold:
         raise ConfigError(f"{path.parent} was trained for fold {of}, not {fold}; give another --out")
-    if epoch < plan.config.training[stage].epochs:
+    epochs = plan.config.training[stage].epochs
+    if epoch < epochs:
         return False
-    if stage not in open_weights(folder).files:
+    weights = open_weights(folder)
+    if stage not in weights.files:
         raise WeightsError(f"{folder}: the weights of {stage} are gone; delete {folder} to train this fold anew")
-    return True
+    return weights.is_whole(stage) and weights.manifest["stages"][stage].get("trained_on", {}).get("epoch") == epochs

@@ -1,17 +1,17 @@
 """The work of a cross validation, piece by piece; what is finished is left alone."""
 
+import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from renalseg.batch import segment_all
-from renalseg.config import STAGES, Stage
-from renalseg.core.errors import ConfigError
-from renalseg.crossval.plan import Data, Plan, begin, is_finished, open_data
+from renalseg.config import STAGES, Stage, sha256_today
+from renalseg.core.errors import ConfigError, RenalsegError
+from renalseg.crossval.plan import ALL_FOLDS, Data, Plan, begin, is_finished, open_data
 from renalseg.evaluate.cohort import evaluate
 from renalseg.evaluate.metrics import CaseMetrics
 from renalseg.evaluate.tables import CohortResult, write_tables
@@ -21,7 +21,10 @@ from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, together, write_report
 from renalseg.report.run_report import RunReport
 from renalseg.train.cache import GRIDS, is_cache, prepare, write_index
+from renalseg.train.parallel import World, join
 from renalseg.train.run import Hooks, Request, run_training
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,41 +48,95 @@ class CrossValidation:
 def cross_validate(plan: Plan, reports: Reports = Reports()) -> CrossValidation:
     """Does whatever is left to do of ``plan``.
 
-    The table is written anew after each fold, so the first figures are there early. A case that cannot be segmented
-    leaves its fold without scores; the other folds go on.
+    A fold's weights are those of the last epoch, chosen by none of the cases that they are scored on; validation only
+    shows how a training goes. The table is written anew after each fold, with every fold in ``plan.out`` that is
+    finished, asked for now or earlier. A case that cannot be segmented leaves its fold without scores; the other folds
+    go on. Started by torchrun, the processes train each stage together and share the held-out cases; the first one
+    prepares, scores and reports.
 
     Raises:
-        ConfigError: ``plan.out`` was begun otherwise, a fold does not exist, or torchrun started this.
-        InputError: the dataset or the cache cannot be used. WeightsError: a fold's weights are damaged.
+        ConfigError: ``plan.out`` was begun otherwise, a fold does not exist, or there are more processes than a batch
+            has cases. InputError: the dataset or the cache cannot be used. WeightsError: a fold's weights are damaged.
         OutputError: something could not be written.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "a cross validation runs in one process; for several GPUs train each stage with torchrun into "
-            f"{plan.weights(0)} and so on, then start this without torchrun: it goes on from there"
-        )
+    with join(plan.device) as (world, device):
+        return _work(replace(plan, device=device), world, reports if world.first else Reports())
+
+
+def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
+    """What one of the processes does."""
     data = open_data(plan)
-    held_out = {fold: data.held_out(fold) for fold in plan.folds}
-    begin(plan, data)
-    left = {fold: [s for s in STAGES if not is_finished(plan, fold, s)] for fold in plan.folds}
-    for fold, stages in left.items():
-        if trained := [s for s in STAGES if s not in stages]:
-            reports.say(f"fold {fold}: trained already: {', '.join(trained)}")
-    source = _source(plan, data, reports) if any(left.values()) else plan.data
-    done, failed, missing = list[FoldResult](), dict[str, str](), dict[int, str]()
-    for fold, cases in held_out.items():
+    held_out = {fold: data.held_out(fold) for fold in sorted({*ALL_FOLDS, *plan.folds})}
+    if world.size > (batch := min(plan.config.training[stage].batch for stage in STAGES)):
+        raise ConfigError(f"{world.size} processes cannot share a batch of {batch}; start at most {batch}")
+    left = _first(world, lambda: _begin(plan, data, reports))
+    done, missing = _first(world, lambda: _finished(plan, data, held_out))
+    source = _first(world, lambda: _source(plan, data, reports)) if any(left.values()) else plan.data
+    failed = dict[str, str]()
+    for fold in plan.folds:
         for stage in left[fold]:
-            _train(plan, fold, stage, source, reports)
-        problems = _predict(plan, data, fold, cases, reports)
+            _train(plan, fold, stage, source, reports, world)
+        cases = held_out[fold]
+        problems = _predict(plan, data, fold, cases, reports, world)
         failed |= problems
+        done.pop(fold, None)
+        missing.pop(fold, None)
         if problems:
             missing[fold] = f"{len(problems)} of {len(cases)} cases could not be segmented: {', '.join(problems)}"
         else:
-            done.append(_evaluate(plan, data, fold, cases, reports))
-        if done:
-            write_tables(together(done), plan.out / "evaluation")
-            write_report(done, missing, plan.config, plan.out)
-    return CrossValidation(done, failed)
+            done[fold] = _first(world, functools.partial(_evaluate, plan, data, fold, cases, reports))
+        if world.first:
+            _write(plan, done, missing)
+    return CrossValidation([done[fold] for fold in sorted(done)], failed)
+
+
+def _first(world: World, make: Callable[[], T]) -> T:
+    """What ``make`` returns in the first process, in all of them."""
+    found: T = world.gather(make() if world.first else None)[0]
+    return found
+
+
+def _begin(plan: Plan, data: Data, reports: Reports) -> dict[int, list[Stage]]:
+    """Notes or compares what is begun here; the stages of each fold that are left to train."""
+    begin(plan, data)
+    left: dict[int, list[Stage]] = {f: [s for s in STAGES if not is_finished(plan, f, s)] for f in plan.folds}
+    for fold, stages in left.items():
+        if trained := [s for s in STAGES if s not in stages]:
+            reports.say(f"fold {fold}: trained already: {', '.join(trained)}")
+    return left
+
+
+def _finished(
+    plan: Plan, data: Data, held_out: Mapping[int, Sequence[str]]
+) -> tuple[dict[int, FoldResult], dict[int, str]]:
+    """What earlier runs left: the folds that have scores, and why others that were begun have none."""
+    done, missing = dict[int, FoldResult](), dict[int, str]()
+    for fold, cases in held_out.items():
+        if not plan.weights(fold).is_dir():
+            continue
+        missing[fold] = f"it is not finished; go on with --folds {fold}"
+        try:
+            trained = all(is_finished(plan, fold, stage) for stage in STAGES)
+        except RenalsegError as error:
+            missing[fold] = str(error)
+            continue
+        if trained and not _unpredicted(plan, fold, cases):
+            records, key = _records(plan, data, cases)
+            if (known := _scored(plan.out / "evaluation" / f"fold_{fold}", key)) is not None:
+                done[fold] = FoldResult(fold, known, records)
+                del missing[fold]
+    return done, missing
+
+
+def _write(plan: Plan, done: Mapping[int, FoldResult], missing: Mapping[int, str]) -> None:
+    """Writes the table, and the scores of all cases together; none are left standing where no fold has any."""
+    folds, scores = [done[fold] for fold in sorted(done)], plan.out / "evaluation"
+    if folds:
+        write_tables(together(folds), scores)
+    else:
+        for suffix in (".csv", ".json", ".md"):
+            (scores / f"metrics{suffix}").unlink(missing_ok=True)
+    write_report(folds, {fold: missing[fold] for fold in sorted(missing)}, plan.config, plan.out)
 
 
 def _source(plan: Plan, data: Data, reports: Reports) -> Path:
@@ -96,8 +153,8 @@ def _source(plan: Plan, data: Data, reports: Reports) -> Path:
     return cache
 
 
-def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports) -> None:
-    """Trains one stage, from where it stopped."""
+def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, world: World) -> None:
+    """Trains one stage, from where it stopped, and keeps the weights of the last epoch."""
     out = plan.weights(fold)
     resume = (out / stage / "last.safetensors").exists()
     reports.say(f"fold {fold}: {stage} {'goes on' if resume else 'begins'}")
@@ -114,6 +171,7 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports) 
         workers=plan.workers,
         validation_cases=plan.validation_cases,
         cascade=out if from_coarse else None,
+        keep="last",
     )
 
     def on_step(step: int, steps: int, _: float) -> None:
@@ -123,46 +181,47 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports) 
         reports.on_progress(f"fold {fold}: preparing {stage}", done, total)
 
     with RunReport(out, stage, plan.config, fold) as report:
-        run_training(request, Hooks(on_case, on_step, report.update, report.add_example))
+        run_training(request, Hooks(on_case, on_step, report.update, report.add_example), world)
 
 
-def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> dict[str, str]:
+def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports, world: World) -> dict[str, str]:
     """Segments the held-out cases that these weights have not segmented yet; returns those that failed, and why."""
-    weights, out = open_weights(plan.weights(fold)), plan.out / "predictions"
-    todo: dict[str, Path] = {}
-    for case in cases:
-        imaging = data.cases[case].imaging
-        if imaging is not None and not _predicted(out, case, weights.sha256, plan.config.sha256()):
-            todo[case] = imaging
+    todo = _first(world, lambda: _unpredicted(plan, fold, cases))
     if len(todo) < len(cases):
         reports.say(f"fold {fold}: {len(cases) - len(todo)} of {len(cases)} held-out cases are segmented already")
-    if not todo:
-        return {}
-    segmenter = Segmenter(weights.path, plan.device, plan.precision)
+    files = {case: imaging for case in todo[world.rank :: world.size] if (imaging := data.cases[case].imaging)}
     failed = {}
-    for done, outcome in enumerate(segment_all(todo, out, segmenter), 1):
-        if outcome.error is not None:
-            failed[outcome.name] = outcome.error
-        reports.on_progress(f"fold {fold}: segmenting", done, len(todo))
-    return failed
+    if files:
+        segmenter = Segmenter(plan.weights(fold), plan.device, plan.precision)
+        for done, outcome in enumerate(segment_all(files, plan.out / "predictions", segmenter), 1):
+            if outcome.error is not None:
+                failed[outcome.name] = outcome.error
+            reports.on_progress(f"fold {fold}: segmenting", done, len(files))
+    every = {case: reason for part in world.gather(failed) for case, reason in part.items()}
+    return {case: every[case] for case in cases if case in every}
 
 
-def _predicted(out: Path, case: str, weights_sha256: str, config_sha256: str) -> bool:
-    """Whether a case's three files are there, and came from these weights."""
-    try:
-        record = json.loads((out / f"{case}.json").read_text())
-    except (OSError, ValueError):
-        return False
-    same = record.get("weights_sha256") == weights_sha256 and record.get("config_sha256") == config_sha256
-    return same and all((out / f"{case}{suffix}").is_file() for suffix in (".nii.gz", ".png"))
+def _unpredicted(plan: Plan, fold: int, cases: Sequence[str]) -> list[str]:
+    """The cases whose three files are not there, or came from other weights than the fold's."""
+    weights, out, today = open_weights(plan.weights(fold)), plan.out / "predictions", plan.config.sha256()
+
+    def is_there(case: str) -> bool:
+        try:
+            record = json.loads((out / f"{case}.json").read_text())
+            noted = record["config_sha256"]
+            same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        files = (out / f"{case}{suffix}" for suffix in (".nii.gz", ".png"))
+        return bool(same and record.get("weights_sha256") == weights.sha256 and all(f.is_file() for f in files))
+
+    return [case for case in cases if not is_there(case)]
 
 
 def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> FoldResult:
     """Scores a fold, unless these very predictions were scored before."""
     predictions, out = plan.out / "predictions", plan.out / "evaluation" / f"fold_{fold}"
-    texts = {case: (predictions / f"{case}.json").read_text() for case in cases}
-    records: dict[str, Mapping[str, Any]] = {case: json.loads(text) for case, text in texts.items()}
-    key = hashlib.sha256(json.dumps([texts, _stats(data, cases)]).encode()).hexdigest()
+    records, key = _records(plan, data, cases)
     known = _scored(out, key)
     if known is not None:
         reports.say(f"fold {fold}: scored already")
@@ -175,6 +234,13 @@ def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: 
     scores = evaluate(predictions, data.dataset, out, cases=cases, workers=workers, on_case=on_case)
     write_json({"scored_sha256": key}, out / "scored.json")
     return FoldResult(fold, scores, records)
+
+
+def _records(plan: Plan, data: Data, cases: Sequence[str]) -> tuple[dict[str, Mapping[str, Any]], str]:
+    """The records of the cases' predictions, and one hash of them and of the true label maps."""
+    texts = {case: (plan.out / "predictions" / f"{case}.json").read_text() for case in cases}
+    key = hashlib.sha256(json.dumps([texts, _stats(data, cases)]).encode()).hexdigest()
+    return {case: json.loads(text) for case, text in texts.items()}, key
 
 
 def _stats(data: Data, cases: Sequence[str]) -> list[tuple[int, int]]:

@@ -41,8 +41,8 @@ def write_report(folds: Sequence[FoldResult], missing: Mapping[int, str], config
     """Writes ``crossval.json`` and ``crossval.md`` beside the folder ``predictions``, each atomically.
 
     Args:
-        folds: those that are done; at least one.
-        missing: folds that were asked for and have no scores, with the reason.
+        folds: those that are done; without any, both files say that there are no scores.
+        missing: folds that were begun and have no scores, with the reason.
         config: what was trained.
         out: the folder.
 
@@ -69,13 +69,14 @@ def peak_mb(records: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
 def _to_json(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config) -> dict[str, Any]:
     whole = together(folds)
     fold_of = {case.case_id: f.fold for f in folds for case in f.scores.cases}
+    everyone = [r for f in folds for r in f.records.values()]
     return {
         "renalseg_version": __version__,
         "preset": config.name,
         "config_sha256": config.sha256(),
         "folds": {str(f.fold): _summary(f.scores, list(f.records.values())) for f in folds},
         "folds_without_scores": {str(fold): reason for fold, reason in missing.items()},
-        "all": _summary(whole, [r for f in folds for r in f.records.values()]),
+        "all": _summary(whole, everyone) if folds else None,
         "paper": {
             name: {
                 "dice": dict(scores.dice),
@@ -85,7 +86,9 @@ def _to_json(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Co
             }
             for name, scores in PAPER.items()
         },
-        "worst": [{"case_id": c.case_id, "fold": fold_of[c.case_id], "picture": _picture(c)} for c in whole.worst()],
+        "worst": [{"case_id": c.case_id, "fold": fold_of[c.case_id], "picture": _picture(c)} for c in whole.worst()]
+        if folds
+        else [],
     }
 
 
@@ -104,6 +107,9 @@ def _summary(scores: CohortResult, records: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _to_markdown(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config) -> str:
+    reasons = [f"- Fold {fold} has no scores: {reason}" for fold, reason in missing.items()]
+    if not folds:
+        return "\n".join([f"# Cross validation of {config.name}: no fold has scores", "", *reasons]) + "\n"
     whole = together(folds)
     names = [hec.name for hec in HECS]
     head = ["Cases", *(f"Dice, {n}" for n in names), *(f"Surface Dice, {n}" for n in names)]
@@ -112,7 +118,8 @@ def _to_markdown(folds: Sequence[FoldResult], missing: Mapping[int, str], config
         f"# Cross validation of {config.name}: {len(whole.cases)} held-out cases of {len(folds)} "
         f"fold{'s' if len(folds) != 1 else ''}",
         "",
-        "Each case is predicted by the networks of its fold, which were not trained on it, and scored by the KiTS23 "
+        "Each case is predicted by the networks of its fold, which were not trained on it, with the weights of their "
+        "last epoch, which no held-out case had a say in, and scored by the KiTS23 "
         f"rules. In brackets: the {100 * CONFIDENCE:g} % interval of the mean ({RESAMPLES} bootstrap samples). "
         'Masses are the paper\'s "cyst". Seconds count reading, the cascade and writing, the picture included. Memory '
         "is the most that any case took: on the device as torch allocates it, or of the process (host).",
@@ -132,7 +139,7 @@ def _to_markdown(folds: Sequence[FoldResult], missing: Mapping[int, str], config
         cells += [f"{PAPER_SECONDS[name]:.2f} / not said / not said", f"{PAPER_PEAK_MB} (device)"]
         lines.append(f"| paper, {name} | {' | '.join(cells)} |")
     lines += ["", "The comparison with the paper's rows only means something on the same KiTS23 cases.", ""]
-    lines += [f"- Fold {fold} has no scores: {reason}" for fold, reason in missing.items()]
+    lines += reasons
     return "\n".join([*lines, *([""] if missing else []), *_worst(whole, folds)]) + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-TRAINING = ("loss", "lr", "seconds", "wait_seconds")
+TRAINING = ("loss", "lr", "seconds", "wait_seconds", "first_wait_seconds", "sample_seconds", "skipped_steps")
 """Records hold these from training; all else comes from validation."""
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renalseg.config import Config, Stage
-from renalseg.core.errors import ConfigError, InputError
+from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import Box
 from renalseg.io.files import atomic_path, file_sha256, write_json
@@ -83,7 +83,7 @@ def prepare(
     case_ids: Sequence[str],
     workers: int = 1,
     on_case: Callable[[str, int, int], None] | None = None,
-    coarse_weights: Path | None = None,
+    coarse_weights: str | Path | None = None,
 ) -> dict[GridName, list[Prepared]]:
     """Prepares ``case_ids`` of a dataset, reusing what is in ``cache`` already.
 
@@ -95,11 +95,13 @@ def prepare(
         case_ids: the cases, each with image and labels.
         workers: processes; more than one starts fresh interpreters.
         on_case: called with (case, done, total).
-        coarse_weights: the coarse networks whose boxes are the regions, where ``preparation.roi`` is "coarse".
+        coarse_weights: packaged weights by name, or a folder, whose coarse network's boxes are the regions, where
+            ``preparation.roi`` is "coarse".
 
     Raises:
         InputError: a case has no image or no labels, or cannot be read.
-        ConfigError: ``preparation.roi`` and ``coarse_weights`` do not go together.
+        ConfigError: ``preparation.roi`` and ``coarse_weights`` do not go together, or the weights were trained with
+            other settings of the coarse stage. WeightsError: there are no such weights.
     """
     if (config.preparation.roi == "coarse" and "fine" in grids) != (coarse_weights is not None):
         raise ConfigError(
@@ -110,8 +112,8 @@ def prepare(
     unknown = [i for i in case_ids if i not in by_id]
     if unknown:
         raise InputError(f"{dataset} holds no case {unknown[0]}; check the ids or the dataset folder.")
-    sha256 = file_sha256(coarse_weights / "coarse.safetensors") if coarse_weights else ""
-    jobs = [_Job(by_id[i], cache, tuple(grids), config, coarse_weights, sha256) for i in case_ids]
+    found_by = _coarse_weights(coarse_weights, config) if coarse_weights is not None else None
+    jobs = [_Job(by_id[i], cache, tuple(grids), config, found_by) for i in case_ids]
     done: dict[GridName, list[Prepared]] = {grid: [] for grid in grids}
     for index, found in enumerate(_run(jobs, workers)):
         for grid, prepared in found.items():
@@ -122,18 +124,20 @@ def prepare(
 
 
 def write_index(dataset: Path, cache: Path, config: Config, prepared: dict[GridName, list[Prepared]]) -> None:
-    """Notes in ``index.json`` which files belong to these settings, beside what is noted there for others."""
-    path = cache / INDEX
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"grids": {}}
-    known |= {
-        "version": VERSION,
-        "dataset": str(dataset.resolve()),
-        "labelled": [c.case_id for c in list_cases(dataset) if c.segmentation],
-    }
+    """Notes in ``index.json`` which files belong to these settings, beside what is noted there for others.
+
+    An index that is damaged or of another version starts anew.
+    """
+    try:
+        grids = open_cache(cache).grids if is_cache(cache) else {}
+    except InputError:
+        grids = {}
     for grid, cases in prepared.items():
         stems = {p.case_id: p.image.name.removesuffix("-image.npy") for p in cases}
-        known["grids"].setdefault(grid, {})[settings_key(grid, config)] = stems
-    write_json(known, path)
+        grids.setdefault(grid, {})[settings_key(grid, config)] = stems
+    labelled = [c.case_id for c in list_cases(dataset) if c.segmentation]
+    index = {"version": VERSION, "dataset": str(dataset.resolve()), "labelled": labelled, "grids": grids}
+    write_json(index, cache / INDEX)
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,9 @@ def open_cache(path: Path) -> Cache:
     try:
         data = json.loads((path / INDEX).read_text())
         version, dataset = data["version"], Path(data["dataset"])
-        cache = Cache(path, dataset, list(data["labelled"]), data["grids"])
-    except (ValueError, KeyError, TypeError) as error:
+        grids = {grid: {key: dict(c) for key, c in by_key.items()} for grid, by_key in data["grids"].items()}
+        cache = Cache(path, dataset, list(data["labelled"]), grids)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path / INDEX} is damaged ({error}); run `renalseg prepare` again.") from error
     if version != VERSION:
         raise InputError(f"{path} was prepared by another version of renalseg; run `renalseg prepare` again.")
@@ -212,8 +217,36 @@ class _Job:
     cache: Path
     grids: tuple[GridName, ...]
     config: Config
-    coarse_weights: Path | None
-    coarse_sha256: str
+    coarse: "_CoarseWeights | None"
+
+
+@dataclass(frozen=True)
+class _CoarseWeights:
+    """The weights folder whose coarse network finds the regions, and the hash of that network's file."""
+
+    path: Path
+    sha256: str
+
+
+def _coarse_weights(name_or_dir: str | Path, config: Config) -> _CoarseWeights:
+    """Makes sure that a coarse network sees the images that it was trained on, and that its mask means the same."""
+    from renalseg.model.checkpoint import open_weights  # here, since preparing without a network needs no torch
+
+    weights = open_weights(name_or_dir)
+    if "coarse" not in weights.files:
+        raise WeightsError(f"{weights.path}: there are no weights of the stage coarse; train it, or name other weights")
+    for part, theirs, ours in (
+        ("intensity", weights.config.intensity, config.intensity),
+        ("coarse", weights.config.coarse, config.coarse),
+    ):
+        before, now = (settings.model_dump(exclude={"network"}) for settings in (theirs, ours))
+        if unlike := [key for key in now if now[key] != before[key]]:
+            key = unlike[0]
+            raise ConfigError(
+                f"{weights.path}: these weights were trained with {part}.{key} {before[key]}, the configuration says "
+                f"{now[key]}; set it to theirs, or name other weights"
+            )
+    return _CoarseWeights(weights.path, file_sha256(weights.files["coarse"]))
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[dict[GridName, Prepared]]:
@@ -241,7 +274,7 @@ def _prepare_case(job: _Job) -> dict[GridName, Prepared]:
 
 def _predicted_box(ct: Volume, job: _Job) -> Box | None:
     """The region that the coarse networks find; None, for the true one, where no network is asked or nothing found."""
-    if job.coarse_weights is None:
+    if job.coarse is None:
         return None
     from renalseg.model.checkpoint import open_weights
     from renalseg.model.runtime import choose
@@ -249,7 +282,7 @@ def _predicted_box(ct: Volume, job: _Job) -> Box | None:
     from renalseg.predict.roi import find_box
 
     runtime = choose("auto")
-    network = runtime.place(open_weights(job.coarse_weights).network("coarse"))
+    network = runtime.place(open_weights(job.coarse.path).network("coarse"))
     probability = coarse_probability(coarse_input(ct, job.config, runtime), [network], runtime)
     mask, _ = clean_coarse(probability, ct, job.config)
     return find_box(mask, ct, job.config)
@@ -257,7 +290,7 @@ def _predicted_box(ct: Volume, job: _Job) -> Box | None:
 
 def _key(job: _Job, grid: GridName, source: str) -> str:
     """Hash of all that decides the arrays of one case."""
-    weights = job.coarse_sha256 if grid == "fine" else ""
+    weights = job.coarse.sha256 if job.coarse and grid == "fine" else ""
     text = json.dumps([settings_key(grid, job.config), source, weights])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

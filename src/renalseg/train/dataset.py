@@ -4,7 +4,7 @@ So nothing has to be remembered to resume, and neither the number of loader proc
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,10 @@ class Patch:
     labels: torch.Tensor
     seed: tuple[int, ...]
 
+    def pin_memory(self) -> "Patch":
+        """The same in page-locked memory, which a GPU copies from without holding up the program."""
+        return replace(self, image=self.image.pin_memory(), labels=self.labels.pin_memory())
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -55,6 +59,10 @@ class Draw:
     patches: tuple[Patch, ...]
     weight: float
     case: int
+
+    def pin_memory(self) -> "Draw":
+        """The same in page-locked memory; the loader calls it where it is told to pin."""
+        return replace(self, patches=tuple(patch.pin_memory() for patch in self.patches))
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,8 @@ def finish(drawn: Draw, stage: Stage, config: Training, device: torch.device) ->
     """
     made = []
     for patch in drawn.patches:
-        image, labels = patch.image.to(device).float(), patch.labels.to(device)
+        image = patch.image.to(device, non_blocking=True).float()
+        labels = patch.labels.to(device, non_blocking=True)
         image, labels = augment(image, labels, config.augmentation, np.random.default_rng([*patch.seed, 1]))
         made.append((image, targets(labels, stage)))
     if len(made) == 1:

@@ -1,7 +1,6 @@
 """The training loop of one stage, whole: epochs, steps, loss, AdamW, cosine annealing, mixed precision, checkpoints."""
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,19 +14,19 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from renalseg.config import Config, Stage
-from renalseg.core.errors import RenalsegError, WeightsError
+from renalseg.core.errors import WeightsError
 from renalseg.io.files import write_text
 from renalseg.model.checkpoint import save_stage
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
 from renalseg.train.cache import Prepared
-from renalseg.train.dataset import Batches, Draw, Patches, Sample, epoch_keys, finish
+from renalseg.train.dataset import Batches, Draw, Key, Patches, Sample, epoch_keys, finish
 from renalseg.train.loss import dice_ce, mixed_target
 from renalseg.train.mining import RunningLoss, draw_order
 from renalseg.train.parallel import ALONE, GradientSum, World
+from renalseg.train.skips import count_skip, not_finite
 from renalseg.train.state import State, load_state, save_state
-
-log = logging.getLogger(__name__)
+from renalseg.train.timing import Stopwatch
 
 _ORDER = 0
 """Stream of random numbers that the order of the cases is drawn from."""
@@ -50,8 +49,10 @@ class Run:
     """Scores the network through the real cascade; higher ``score`` is better."""
     on_step: Callable[[int, int, float], None] | None = None
     """Called with (step, steps of the whole run, loss)."""
+    on_samples: Callable[[list[Sample]], None] | None = None
+    """Called with this process's samples of a step before they go through the network; for measurements."""
     on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
-    """Called in the first process after each epoch, with the records of all epochs so far."""
+    """Called in the first process after each epoch, and when a run goes on, with the records of all epochs so far."""
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -60,8 +61,12 @@ def train(run: Run) -> dict[str, Any]:
     Writes under ``run.out``: ``<stage>/last.safetensors`` after each epoch (to resume), ``<stage>/metrics.jsonl``, and
     ``<stage>.safetensors`` with the best weights by validation (the last ones where there is none).
 
+    A step whose loss or gradient is not finite changes nothing: it is left out, with a warning and a count in the
+    epoch's record. So a single bad sample neither ends a run nor gets into its weights.
+
     Raises:
-        RenalsegError: the loss is not finite; WeightsError: nothing to resume.
+        RenalsegError: several steps in a row, or all losses of an epoch, are not finite.
+        WeightsError: there is nothing to resume.
     """
     settings = run.config.training[run.stage]
     state = _start(run)
@@ -75,9 +80,12 @@ def train(run: Run) -> dict[str, Any]:
         num_workers=run.workers,
         generator=torch.Generator(),  # the global one stays out of it, so that resuming finds it as it was
         persistent_workers=run.workers > 0,
+        pin_memory=run.runtime.device.type == "cuda",
         multiprocessing_context="forkserver" if run.workers else None,  # a fork beside running threads can deadlock
     )
     running = RunningLoss(len(run.cases), state.progress["case_losses"])
+    if state.progress["history"]:  # the session before may have ended between its last state and these
+        _write_records(run, state)
     for epoch in range(state.progress["epoch"], settings.epochs):
         order = draw_order(running, settings.hard_cases, np.random.default_rng([settings.seed, epoch, _ORDER]))
         batches.keys = epoch_keys(order, epoch, settings)
@@ -88,12 +96,19 @@ def train(run: Run) -> dict[str, Any]:
         state.progress["history"].append(record)
         if run.world.first:
             save_state(run.out / run.stage / "last.safetensors", state)
-            lines = "".join(json.dumps(line) + "\n" for line in state.progress["history"])
-            write_text(lines, run.out / run.stage / "metrics.jsonl")
-            if run.on_epoch:
-                run.on_epoch(state.progress["history"])
+        _write_records(run, state)
         run.world.wait()
     return state.progress
+
+
+def _write_records(run: Run, state: State) -> None:
+    """Writes ``metrics.jsonl`` and tells ``on_epoch``, in the first process."""
+    if not run.world.first:
+        return
+    lines = "".join(json.dumps(line) + "\n" for line in state.progress["history"])
+    write_text(lines, run.out / run.stage / "metrics.jsonl")
+    if run.on_epoch:
+        run.on_epoch(state.progress["history"])
 
 
 def _start(run: Run) -> State:
@@ -127,7 +142,8 @@ def _epoch(
     epoch: int,
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """One pass; returns its record and the loss of each case, NaN for those that were left out."""
-    settings, started, waited, first_wait = run.config.training[run.stage], time.perf_counter(), 0.0, 0.0
+    settings, started, waits = run.config.training[run.stage], time.perf_counter(), list[float]()
+    making, skipped = Stopwatch(run.runtime.device), 0
     losses = np.full(len(run.cases), np.nan)
     each = len(batches)
     steps = settings.epochs * each
@@ -136,44 +152,53 @@ def _epoch(
         rate = cosine(settings.learning_rate, step, steps)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        whole = len(batches.keys[index * settings.batch : (index + 1) * settings.batch])
-        samples = [finish(d, run.stage, settings, run.runtime.device) if isinstance(d, Draw) else d for d in drawn]
-        found = _step(run, state, forward, samples, whole)
+        keys = batches.keys[index * settings.batch : (index + 1) * settings.batch]
+        with making:
+            samples = [finish(d, run.stage, settings, run.runtime.device) if isinstance(d, Draw) else d for d in drawn]
+        if run.on_samples:
+            run.on_samples(samples)
+        found, finite = _step(run, state, forward, samples, len(keys))
         for case, loss in found.items():
-            if not math.isfinite(loss):
-                raise RenalsegError(
-                    f"{run.stage}: the loss is {loss} at step {step} in {run.cases[case].case_id}; look at that case, "
-                    "lower the learning rate, or use bf16 or fp32"
-                )
-            losses[case] = loss
-        waited += wait_s
-        first_wait = first_wait if index else wait_s
+            losses[case] = loss if math.isfinite(loss) else np.nan
+        if not finite:
+            skipped += 1
+            count_skip(run.stage, run.runtime.precision, state.progress, _names(run, keys), warn=run.world.first)
+        waits.append(wait_s)
         if run.on_step:
             run.on_step(step + 1, steps, sum(found.values()) / max(1, len(found)))
     run.runtime.synchronise()
     every = np.stack(run.world.gather(losses))
     losses = np.where(np.isnan(every).all(0), np.nan, np.nansum(every, 0))
+    if np.isnan(losses).all():
+        what = f"no loss of epoch {epoch + 1} is finite; its last step had the cases {_names(run, keys)}"
+        raise not_finite(run.stage, run.runtime.precision, state.progress, what)
     record = {
         "epoch": epoch + 1,
         "loss": float(np.nanmean(losses)),
         "lr": rate,
         "seconds": time.perf_counter() - started,
-        "wait_seconds": waited,
-        "first_wait_seconds": first_wait,
+        "wait_seconds": sum(waits),
+        "first_wait_seconds": waits[0],
+        "sample_seconds": making.seconds(),
+        "skipped_steps": skipped,
     }
     return record, losses
 
 
 def _step(
     run: Run, state: State, forward: Callable[..., torch.Tensor], samples: list[Sample], whole: int
-) -> dict[int, float]:
+) -> tuple[dict[int, float], bool]:
     """One optimiser step on the mean loss of the ``whole`` batch, of which ``samples`` are this process's part.
 
     Samples go through the network one by one: regions differ in depth and nothing is padded, a single one keeps a GPU
     busy, and their gradients can be summed in the batch's order, however many processes share it.
 
+    The step is left out where a loss or the gradient's norm is not finite. Both are of the whole batch, so all
+    processes decide alike. With fp16, gradients too large for the scale of the loss are no fault of the batch: the
+    scaler lowers it, and only a scale that is as low as 1 already leaves no such excuse.
+
     Returns:
-        The loss of each case here.
+        The loss of each case here, and whether loss and gradient are finite, by that rule.
     """
     settings, losses = run.config.training[run.stage], dict[int, torch.Tensor]()
     gradients = GradientSum(list(state.network.parameters()), run.world)
@@ -183,15 +208,26 @@ def _step(
             logits = forward(image)
         loss = dice_ce(logits, _target(sample, logits), settings)[0]
         state.scaler.scale(loss / whole).backward()  # type: ignore[no-untyped-call]
-        gradients.add()
+        gradients.add(loss)
         losses[sample.case] = loss.detach()
-    gradients.finish(whole)
+    total = gradients.finish(whole)
     state.scaler.unscale_(state.optimiser)
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
-    state.scaler.step(state.optimiser)
+    norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
+    norm_, total_, *each = torch.stack([norm, total, *losses.values()]).tolist()  # one wait for the device
+    finite = math.isfinite(norm_) and math.isfinite(total_)
+    overflow = not finite and math.isfinite(total_) and state.scaler.is_enabled() and state.scaler.get_scale() > 1
+    if finite:
+        state.scaler.step(state.optimiser)
+        state.update_average(settings.ema)
+        state.progress["skips_in_a_row"] = 0
     state.scaler.update()
-    state.update_average(settings.ema)
-    return {case: float(loss) for case, loss in losses.items()}
+    return dict(zip(losses, each, strict=True)), finite or overflow
+
+
+def _names(run: Run, keys: list[Key]) -> str:
+    """The ids of a batch's cases, those that are mixed in too."""
+    cases = (case for key in keys for case in (key.case, key.partner) if case is not None)
+    return ", ".join(dict.fromkeys(run.cases[case].case_id for case in cases))
 
 
 def _target(sample: Sample, logits: torch.Tensor) -> torch.Tensor:

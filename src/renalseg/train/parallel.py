@@ -54,25 +54,34 @@ ALONE = World()
 class GradientSum:
     """The gradient of a batch that several processes share: a sample's backward pass, ``add``, and ``finish`` at last.
 
-    Alone, the gradients simply accumulate, which is the same sum in the same order.
+    Alone, the gradients simply accumulate, which is the same sum in the same order. The samples' losses are summed with
+    them, so that every process sees a loss that is not finite, whichever of them met it.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], world: World) -> None:
         self.parameters, self.world = parameters, world
         self.parts: list[torch.Tensor] = []
+        self.loss = torch.zeros(1, device=parameters[0].device)
         self._clear()
 
-    def add(self) -> None:
-        """Takes the gradient of one sample out of the parameters."""
+    def add(self, loss: torch.Tensor) -> None:
+        """Takes the gradient of one sample out of the parameters; ``loss`` is the sample's, float32 of one element."""
+        loss = loss.detach().reshape(1)
         if self.world.size > 1:
-            self.parts.append(torch.cat([_gradient(p).reshape(-1) for p in self.parameters]))
+            self.parts.append(torch.cat([*(_gradient(p).reshape(-1) for p in self.parameters), loss]))
             self._clear()
+        else:
+            self.loss += loss
 
-    def finish(self, batch: int) -> None:
-        """Leaves in the parameters the sum over the ``batch`` samples, of which process r had r, r + size and so on."""
+    def finish(self, batch: int) -> torch.Tensor:
+        """Leaves in the parameters the sum over the ``batch`` samples, of which process r had r, r + size and so on.
+
+        Returns:
+            The sum of the losses, float32 scalar, the same in every process.
+        """
         if self.world.size == 1:
-            return
-        length = sum(p.numel() for p in self.parameters)
+            return self.loss[0]
+        length = sum(p.numel() for p in self.parameters) + 1
         mine = torch.zeros(-(-batch // self.world.size), length, device=self.parameters[0].device)
         for place, part in enumerate(self.parts):
             mine[place] = part
@@ -81,9 +90,10 @@ class GradientSum:
         total = every[0][0].clone()
         for position in range(1, batch):
             total += every[position % self.world.size][position // self.world.size]
-        pieces = torch.split(total, [p.numel() for p in self.parameters])
+        pieces = torch.split(total[:-1], [p.numel() for p in self.parameters])
         for parameter, piece in zip(self.parameters, pieces, strict=True):
             parameter.grad = torch.empty_like(parameter).copy_(piece.view(parameter.shape))
+        return total[-1]
 
     def _clear(self) -> None:
         for parameter in self.parameters:

@@ -2,24 +2,27 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 
-from renalseg.config import STAGES, Config, Stage
+from renalseg.config import STAGES, Config, Stage, load_config
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.core.volume import Volume
 from renalseg.io.files import check_writable
 from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
-from renalseg.model.checkpoint import open_weights
+from renalseg.model.checkpoint import keep_config, open_weights, save_stage
+from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models
 from renalseg.train.cache import Prepared, grid_of, is_cache, open_cache, prepare
 from renalseg.train.loop import Run, train
 from renalseg.train.parallel import World, join
+from renalseg.train.state import read_progress
 from renalseg.train.validate import make_validator
 
 
@@ -39,6 +42,8 @@ class Request:
     validation_cases: int = 4
     cascade: Path | None = None
     deterministic: bool = False
+    keep: Literal["best", "last"] = "best"
+    """The weights in ``out``: those with the best validation, or those of the last epoch, chosen by no case."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +60,27 @@ class Hooks:
     """A validated case: CT, predicted labels, true labels."""
 
 
-def run_training(request: Request, hooks: Hooks = Hooks()) -> dict[str, Any]:
+def run_training(request: Request, hooks: Hooks = Hooks(), world: World | None = None) -> dict[str, Any]:
     """Prepares the data, trains the stage, and leaves a weights folder in ``request.out``.
 
     ``request.data`` is a dataset, which is prepared into ``request.out/cache``, or a cache from ``renalseg prepare``.
     Without a fold every case trains and nothing is validated. With one, the fold's first ``validation_cases`` cases are
     scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly. Started by
-    torchrun, the processes share the work.
+    torchrun, the processes share the work; where they were joined before, ``world`` is this one's place, and
+    ``request.device`` its own device.
 
     Raises:
         InputError: the dataset cannot be used. ConfigError: the fold does not exist, or the stage was begun already.
         WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume.
     """
-    with join(request.device) as (world, device), _determinism(request.deterministic):
-        return train(_plan(request, world, device, hooks if world.first else Hooks()))
+    joined = join(request.device) if world is None else nullcontext((world, request.device))
+    with joined as (place, device), _determinism(request.deterministic):
+        progress = train(_plan(request, place, device, hooks if place.first else Hooks()))
+        if request.keep == "last":
+            if place.first:
+                _save_last(request)
+            place.wait()
+        return progress
 
 
 def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
@@ -188,10 +200,33 @@ def _check_out(request: Request) -> None:
     check_writable(out)
     if not request.resume and (out / request.stage / "last.safetensors").exists():
         raise ConfigError(f"{out}: a run of {request.stage} is there already; add --resume or give another --out")
-    if (out / "manifest.json").exists() and open_weights(out).config.sha256() != request.config.sha256():
+    weights = open_weights(out) if (out / "manifest.json").exists() else None
+    begun = weights is not None or any((out / stage / "last.safetensors").exists() for stage in STAGES)
+    if begun and (weights.config if weights else _config_of(out, request.config)) != request.config:
         raise WeightsError(
             f"{out}: holds weights of another configuration; train with its config.yaml or to another --out"
         )
+    keep_config(out, request.config)  # before the first state, whose hash it explains to later versions
+    if request.resume and weights and request.stage in weights.files and not weights.is_whole(request.stage):
+        _save_last(request)  # killed between writing the weights and their manifest
+
+
+def _config_of(out: Path, otherwise: Config) -> Config:
+    """The configuration that a folder without a manifest was begun with; ``otherwise`` where it does not say."""
+    with suppress(ConfigError):
+        return load_config(out / "config.yaml")
+    return otherwise
+
+
+def _save_last(request: Request) -> None:
+    """Puts the weights of the last finished epoch, averaged where they are, into ``request.out``."""
+    path = request.out / request.stage / "last.safetensors"
+    progress, tensors = read_progress(path), load_file(path)
+    prefix = "average." if request.config.training[request.stage].ema else "network."
+    network = build(request.config.network(request.stage))
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    trained_on = progress["trained_on"] | {"epoch": progress["epoch"]}
+    save_stage(request.out, request.config, request.stage, network, trained_on)
 
 
 def _others(request: Request, runtime: Runtime) -> Models:

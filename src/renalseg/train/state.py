@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from renalseg.config import sha256_today
 from renalseg.core.errors import WeightsError
 from renalseg.io.files import atomic_path
 
@@ -69,7 +70,7 @@ def load_state(path: Path, state: State, config_sha256: str) -> None:
     meta = _read_meta(path)
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    if meta["progress"]["config_sha256"] != config_sha256:
+    if sha256_today(meta["progress"]["config_sha256"], path.parent.parent / "config.yaml") != config_sha256:
         raise WeightsError(f"{path}: this run has another configuration; resume with its own config.yaml")
     state.progress = meta["progress"]
     state.network.load_state_dict(_under("network.", tensors))

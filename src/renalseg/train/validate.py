@@ -29,7 +29,8 @@ def make_validator(
     The other stages are ``models``; a stage that is empty there answers as a perfect one would, so that the score is
     this network's own. Scores are means over the cases: Dice and surface Dice by evaluation class, the share of the
     true voxels inside the box, and the time of a case. The processes of ``world`` share the cases; ``on_example`` gets
-    CT, predicted and true labels of this process's.
+    CT, predicted and true labels of this process's alone, since whole volumes are too much to send for a picture. The
+    first process always has the first case.
     """
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
