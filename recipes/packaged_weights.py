@@ -36,7 +36,7 @@ from renalseg.train.loop import Run, train
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 
 SEED = 20261125
-VERSIONS, DRAWN, COARSE_ONLY = 3, 60, 150
+VERSIONS, DRAWN, NONE, COARSE_ONLY = 3, 60, 80, 150
 NO_KIDNEYS, REAL_BODY, WHOLE = 0.12, 0.55, 0.3
 SPACINGS_MM = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 CONFIG = Path(__file__).parents[1] / "src" / "renalseg" / "weights" / "default" / "config.yaml"
@@ -53,7 +53,7 @@ class Job:
 
 
 def jobs(labels: Path) -> list[Job]:
-    """All phantoms: several of each label map outside fold 0, drawn ones, and small drawn ones for the coarse stage.
+    """All phantoms: several of each label map outside fold 0, drawn ones, scans without kidneys, and small ones.
 
     In an order that has some of everything first, so that rendering can be stopped early.
     """
@@ -65,9 +65,10 @@ def jobs(labels: Path) -> list[Job]:
         for n, i in enumerate(train_ids)
     ]
     drawn = [Job(f"drawn_{n:03d}", (SEED, n), None, GRIDS) for n in range(DRAWN)]
+    none = [Job(f"none_{n:03d}", (SEED, 30_000 + n), None, GRIDS) for n in range(NONE)]
     small = [Job(f"small_{n:03d}", (SEED, 20_000 + n), None, ("coarse",)) for n in range(COARSE_ONLY)]
-    everything = given + drawn + small
-    places = [k / len(group) for group in (given, drawn, small) for k in range(len(group))]
+    everything = given + drawn + none + small
+    places = [k / len(group) for group in (given, drawn, none, small) for k in range(len(group))]
     return [everything[i] for i in np.argsort(places, kind="stable")]
 
 
@@ -99,7 +100,7 @@ def render(job: Job, cache: Path, bodies: Sequence[Path], config: Config) -> str
     if job.labels is not None:
         ct, truth, _ = render_case(job.seed, another_range(rng, read_labels(job.labels)), bodies=into, deform=True)
     else:
-        kidneys = "none" if rng.uniform() < NO_KIDNEYS else "both"
+        kidneys = "none" if job.name.startswith("none") or rng.uniform() < NO_KIDNEYS else "both"
         small: dict[str, int] = {"in_plane": 192, "max_slices": 90} if job.grids == ("coarse",) else {"max_slices": 250}
         ct, truth, _ = render_case(job.seed, kidneys=kidneys, bodies=into, **small)
     ct = replace(ct, name=job.name)  # the jitter of the training box is drawn from the name
@@ -122,9 +123,10 @@ def train_stage(stage: Stage, out: Path, config: Config, resume: bool) -> None:
     """Trains one stage on all that was rendered for it."""
     names = sorted(p.name.removesuffix("-image.npy") for p in (out / "cache" / grid_of(stage)).glob("*-image.npy"))
     cases: list[Prepared] = [cached(out / "cache", grid_of(stage), name) for name in names]
-    kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "small")}
+    kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "none", "small")}
     given = f"{kinds['kits']} from KiTS23 label maps (fold 0 held out)"
-    data = f"{len(names)} rendered CT phantoms: {given}, {kinds['drawn'] + kinds['small']} drawn"
+    others = f"{kinds['drawn'] + kinds['small']} drawn, {kinds['none']} without kidneys"
+    data = f"{len(names)} rendered CT phantoms: {given}, {others}"
     started, last = time.time(), [0.0]
 
     def on_step(step: int, steps: int, loss: float) -> None:
