@@ -7,6 +7,7 @@ every process in each backward pass, and in the last batch of an epoch some have
 sends a few dozen MB.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,10 @@ def join(device: str) -> Iterator[tuple[World, str]]:
 
     Yields:
         This process's place, and its device: with CUDA its own GPU, ``cuda:<local rank>`` for ``auto`` and ``cuda``.
+
+    The first optimiser imports ``torch._dynamo``, and with it functions whose default argument is the group of that
+    moment. Such a group outlives ``destroy_process_group``; its threads may then hold the last of a tensor while the
+    interpreter ends, which aborts the process. So that module is imported while there is no group yet.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -120,6 +125,7 @@ def join(device: str) -> Iterator[tuple[World, str]]:
     if cuda:
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
+    importlib.import_module("torch._dynamo")  # see above
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     try:
         yield World(distributed.get_rank(), size), device
