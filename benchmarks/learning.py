@@ -1,25 +1,32 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 12]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 40]
 
-Renders 24 phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0. Then trains
-the three stages of the preset ``tiny`` from scratch and scores the test phantoms through the cascade. A stage gets as
-many epochs as fit its share of ``--minutes`` by the time of a trial epoch. The other variants train the lesion stage
-anew, for the same number of epochs without one of its tricks, and share coarse and kidney network with ``full``. What
-is finished in DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
+Renders 24 enhanced phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0.
+Then trains the three stages of the preset ``tiny`` from scratch, on two cores side by side: coarse and kidney stage on
+one, lesion stage on the other. A stage gets as many epochs as fit its share of ``--minutes`` by the time of a trial
+epoch. The test phantoms are scored through the cascade. The other variants train the lesion stage anew, two at a time,
+for ``--variant-epochs`` epochs (default: those of ``full``) without one of its tricks, and share coarse and kidney
+network with ``full``; ``all tricks`` is what they are compared with where their epochs are fewer. What is finished in
+DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
 DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
 """
 
 import argparse
 import json
+import multiprocessing
 import platform
 import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+import torch
 
 from renalseg.config import STAGES, Config, Stage, Training, preset
 from renalseg.core.labels import HECS
@@ -34,11 +41,16 @@ from renalseg.train.run import Hooks, Request, run_training
 from renalseg.train.validate import make_validator
 
 TRAIN, TEST, SEED = 24, 6, 20261125
-SHARES: dict[Stage, float] = {"coarse": 0.15, "kidney": 0.25, "lesion": 0.6}
+PHASES = ("arterial", "nephrographic")
+"""As in KiTS23, whose scans are of the late arterial phase; a tumor of 3 ml is not to be seen without contrast."""
+CORES: tuple[tuple[Stage, ...], ...] = (("coarse", "kidney"), ("lesion",))
+"""Which stages train one after the other, on a core each."""
+SHARES: dict[Stage, float] = {"coarse": 0.3, "kidney": 0.7, "lesion": 1.0}
 """Of the minutes, for each stage."""
 
 VARIANTS: dict[str, dict[str, float]] = {
     "full": {},
+    "all tricks": {},
     "no mixup": {"mixup_probability": 0.0},
     "no mining": {"hard_voxels": 1.0, "hard_cases": 0.0},
     "no lesion intensity": {"lesion_intensity_probability": 0.0},
@@ -61,7 +73,7 @@ def link_maps(labels: Path, out: Path) -> tuple[Path, Path]:
     return folders[0], folders[1]
 
 
-def configure(changes: dict[str, float], epochs: dict[str, int]) -> Config:
+def configure(changes: dict[str, float], epochs: dict[Stage, int]) -> Config:
     """The preset ``tiny`` with a variant's changes."""
     config, training = preset("tiny"), dict[Stage, Training]()
     for stage in STAGES:
@@ -80,38 +92,69 @@ def prepare_once(dataset: Path, cache: Path) -> None:
     write_index(dataset, cache, config, prepare(dataset, cache, GRIDS, config, cases, workers=2))
 
 
-def epochs_that_fit(cache: Path, work: Path, minutes: float) -> dict[str, int]:
+def _train(name: str, stages: tuple[Stage, ...], work: Path, epochs: dict[Stage, int]) -> dict[Stage, list[float]]:
+    """Trains ``stages`` one after the other on one core; the seconds of their epochs."""
+    torch.set_num_threads(1)
+    config, seconds = configure(VARIANTS.get(name, {}), epochs), dict[Stage, list[float]]()
+    for stage in stages:
+        out = _weights(work, name)
+        resume = (out / stage / "last.safetensors").exists()
+        hooks = Hooks(on_step=lambda step, steps, loss, s=stage: _tell(name, s, step, steps, loss))
+        result = run_training(Request(stage, work / "cache", out, config, resume=resume), hooks)
+        seconds[stage] = [epoch["seconds"] for epoch in result["history"]]
+    return seconds
+
+
+def _side_by_side(
+    jobs: list[tuple[str, tuple[Stage, ...], dict[Stage, int]]], work: Path
+) -> dict[str, dict[Stage, list[float]]]:
+    """Trains on two cores, a job each at a time; the seconds of each epoch by name and stage."""
+    found: dict[str, dict[Stage, list[float]]] = {}
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [(name, pool.submit(_train, name, stages, work, epochs)) for name, stages, epochs in jobs]
+        for name, future in futures:
+            found.setdefault(name, {}).update(future.result())
+    return found
+
+
+def epochs_that_fit(work: Path, minutes: float) -> dict[Stage, int]:
     """Epochs of each stage within its share, from the time of a trial epoch; noted, so that all variants keep them."""
     note = work / "epochs.json"
     if not note.exists():
-        found, config = {}, configure({}, dict.fromkeys(STAGES, 3))
-        for stage in STAGES:
-            shutil.rmtree(work / "trial" / stage, ignore_errors=True)
-            trial = run_training(Request(stage, cache, work / "trial", config))
-            found[stage] = max(2, int(60 * minutes * SHARES[stage] / trial["history"][-1]["seconds"]))
-        write_json(found, note)
-    return {str(k): int(v) for k, v in json.loads(note.read_text()).items()}
+        shutil.rmtree(work / "trial", ignore_errors=True)
+        trial = _side_by_side([("trial", stages, dict.fromkeys(STAGES, 3)) for stages in CORES], work)["trial"]
+        write_json({s: max(2, int(60 * minutes * SHARES[s] / np.median(trial[s][1:]))) for s in STAGES}, note)
+    return {s: int(v) for s, v in json.loads(note.read_text()).items()}
 
 
-def run_variant(name: str, cache: Path, test: list[KitsCase], work: Path, epochs: dict[str, int]) -> dict[str, float]:
-    """Trains and scores one variant; returns its row."""
-    out, stages = _weights(work, name), STAGES if name == "full" else STAGES[-1:]
-    done = out.parent / "result.json"
-    if done.exists():
-        return json.loads(done.read_text())
-    config, seconds, runtime = configure(VARIANTS[name], epochs), 0.0, choose()
-    for stage in stages:
-        resume = (out / stage / "last.safetensors").exists()
-        hooks = Hooks(on_step=lambda step, steps, loss, s=stage: _tell(name, s, step, steps, loss))
-        result = run_training(Request(stage, cache, out, config, resume=resume), hooks)
-        seconds += sum(epoch["seconds"] for epoch in result["history"])
-    shared = open_weights(_weights(work, "full"))
+def train_all(names: list[str], work: Path, epochs: dict[Stage, int], variant_epochs: int) -> None:
+    """Trains what is not trained yet, and notes epochs and minutes beside the weights."""
+    jobs = [("full", stages, epochs) for stages in CORES]
+    few = epochs | {"lesion": variant_epochs}
+    for batch in (jobs, [(name, STAGES[-1:], few) for name in names if name != "full"]):
+        todo = [job for job in batch if not _note(work, job[0]).exists()]
+        started = time.perf_counter()
+        for name, seconds in _side_by_side(todo, work).items():
+            minutes = {stage: sum(each) / 60 for stage, each in seconds.items()}
+            counts = {stage: len(each) for stage, each in seconds.items()}
+            wall = (time.perf_counter() - started) / 60
+            write_json({"minutes": minutes, "epochs": counts, "wall_minutes": wall}, _note(work, name))
+
+
+def score(name: str, test: list[KitsCase], work: Path) -> dict[str, float]:
+    """The row of one variant: scores of the test phantoms through the cascade, minutes and epochs."""
+    runtime, shared = choose(), open_weights(_weights(work, "full"))
     models = Models(**{stage: [runtime.place(shared.network(stage))] for stage in STAGES[:-1]})
-    score = make_validator("lesion", test, config, runtime, models)
-    row = score(runtime.place(open_weights(out).network("lesion")))
-    row |= {"minutes": seconds / 60} | {f"epochs_{s}": epochs[s] for s in stages}
-    write_json(row, done)
+    weights = open_weights(_weights(work, name))
+    row = make_validator("lesion", test, weights.config, runtime, models)(runtime.place(weights.network("lesion")))
+    note = json.loads(_note(work, name).read_text())
+    row |= {"minutes": sum(note["minutes"].values())} | {f"epochs_{s}": n for s, n in note["epochs"].items()}
+    write_json(row, _note(work, name).with_name("result.json"))
     return row
+
+
+def _note(work: Path, name: str) -> Path:
+    return _weights(work, name).parent / "trained.json"
 
 
 def _weights(work: Path, name: str) -> Path:
@@ -143,19 +186,20 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["full"])
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--variant-epochs", type=int)
     a = parser.parse_args()
     train_maps, test_maps = link_maps(a.labels, a.work / "maps")
-    write_cohort(a.work / "train", TRAIN, SEED, train_maps)
-    write_cohort(a.work / "test", TEST, SEED + 1, test_maps)
-    cache = a.work / "cache"
-    prepare_once(a.work / "train", cache)
+    write_cohort(a.work / "train", TRAIN, SEED, train_maps, phases=PHASES)
+    write_cohort(a.work / "test", TEST, SEED + 1, test_maps, phases=PHASES)
+    prepare_once(a.work / "train", a.work / "cache")
     test = list_cases(a.work / "test")
-    epochs = epochs_that_fit(cache, a.work, a.minutes)
+    epochs = epochs_that_fit(a.work, a.minutes)
+    train_all(a.variants, a.work, epochs, a.variant_epochs or epochs["lesion"])
     columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS] + ["box_coverage", "minutes"]
     lines = ["| variant | " + " | ".join(columns) + " | epochs |", "|---|" + "---|" * (len(columns) + 1)]
     for name in a.variants:
-        row = run_variant(name, cache, test, a.work, epochs)
+        row = score(name, test, a.work)
         counts = " / ".join(str(row.get(f"epochs_{s}", "shared")) for s in STAGES)
         lines.append(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + f" | {counts} |")
     machine = f"{platform.machine()}, {choose().device}, {choose().precision}"

@@ -158,7 +158,7 @@ def test_bodies_are_part_of_what_makes_a_case(tmp_path: Path) -> None:
 def test_options_that_are_not_used_are_not_recorded(cohort: Path) -> None:
     """So that cohorts from before these options existed stay finished."""
     record = json.loads((cohort / "case_00000" / "phantom.json").read_text(encoding="utf-8"))
-    assert not {"bodies", "deform"} & set(record["request"])
+    assert not {"bodies", "deform", "phases"} & set(record["request"])
     assert record["body"] == "drawn"
 
 
@@ -185,3 +185,14 @@ def _plain(data: bytes) -> bytes:
     import gzip
 
     return gzip.decompress(data)
+
+
+def test_phases_are_drawn_from_those_asked_for(run, tmp_path: Path) -> None:
+    options = ("--cases", 4, "--seed", 3, "--in-plane", 64, "--max-slices", 16)
+    assert run("phantom", tmp_path / "out", *options, "--phase", "native", "--phase", "arterial")[0] == 0
+    records = json.loads((tmp_path / "out" / "phantoms.json").read_text(encoding="utf-8"))
+    assert {r["phase"] for r in records} == {"native", "arterial"}
+    assert all(r["request"]["phases"] == ["native", "arterial"] for r in records)
+    code, _, err = run("phantom", tmp_path / "out", *options, "--phase", "portal")
+    assert code == 2
+    assert "there is no contrast phase portal; choose of native" in " ".join(err.split())

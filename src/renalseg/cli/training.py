@@ -19,6 +19,9 @@ def phantom(
         Path | None, typer.Option(help="real CT to set the kidneys into: NAME/ct.nii.gz and more")
     ] = None,
     deform: Annotated[bool, typer.Option("--deform", help="deform the label maps; with --labels")] = False,
+    phase: Annotated[
+        list[str] | None, typer.Option(help="native, arterial, nephrographic or excretory; repeat for several")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     negatives: Annotated[float, typer.Option(min=0, max=1, help="share of scans without kidneys")] = 0.0,
     max_slices: Annotated[int | None, typer.Option(min=16, help="upper bound of the slices of a scan")] = None,
@@ -26,7 +29,7 @@ def phantom(
 ) -> None:
     """Render CT phantoms with their true labels."""
     from renalseg.core.errors import ConfigError
-    from renalseg.phantom.cohort import write_cohort
+    from renalseg.phantom.cohort import PHASES, write_cohort
 
     if labels is not None and (negatives or max_slices is not None or in_plane != 512):
         raise ConfigError("with --labels the grid is that of the label maps; leave out the options that change it")
@@ -52,6 +55,7 @@ def phantom(
             negatives=negatives,
             bodies_dir=bodies,
             deform=deform,
+            phases=phase or PHASES,
         )
     print(f"{cases} cases in {out}")
 

@@ -39,6 +39,7 @@ def render_case(
     max_slices: int | None = None,
     bodies: Sequence[Path] = (),
     deform: bool = False,
+    phases: Sequence[str] = draws.PHASES,
 ) -> tuple[Volume, Volume, dict[str, Any]]:
     """Renders a CT volume with its label map.
 
@@ -53,6 +54,7 @@ def render_case(
             labels then lose the slices that its scan does not reach. A scan without kidneys shows a range of it above
             or below its own kidneys; where that is too short, the painted body.
         deform: deforms ``labels`` first.
+        phases: contrast phases to draw from; see ``draws.PHASES``.
 
     Returns:
         CT (int16, HU), labels (uint8), both [z, y, x] on one grid, and a record of what was drawn, JSON-ready.
@@ -63,7 +65,7 @@ def render_case(
     rng = np.random.default_rng(seed)
     if deform and labels is not None:
         labels = deform_labels(rng, labels)
-    contrast = draws.draw_contrast(rng)
+    contrast = draws.draw_contrast(rng, phases)
     if labels is None:
         sampling = draws.draw_sampling(rng, in_plane, max_slices)
         body, grid, renal = _draw(rng, sampling, contrast, kidneys)

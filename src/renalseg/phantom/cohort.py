@@ -3,7 +3,7 @@
 import json
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from renalseg.io.kits import IMAGING, SEGMENTATION, list_cases, read_labels
 from renalseg.io.nifti import GEOMETRY_FIELDS, write_nifti
 from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
-from renalseg.phantom.draws import MATRIX
+from renalseg.phantom.draws import MATRIX, PHASES
 
 __all__ = ["render_case", "write_cohort"]
 
@@ -44,11 +44,13 @@ class _Request:
     version: str
     bodies: tuple[str, ...] = ()
     deform: bool = False
+    phases: tuple[str, ...] = PHASES
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready; options that are not used are left out, so that cohorts older than those stay finished."""
-        record = {**asdict(self), "bodies": list(self.bodies)}
-        return {key: value for key, value in record.items() if not (key in ("bodies", "deform") and not value)}
+        record = {**asdict(self), "bodies": list(self.bodies), "phases": list(self.phases)}
+        unused: dict[str, Any] = {"bodies": [], "deform": False, "phases": list(PHASES)}
+        return {key: value for key, value in record.items() if key not in unused or value != unused[key]}
 
 
 def write_cohort(
@@ -64,6 +66,7 @@ def write_cohort(
     negatives: float = 0.0,
     bodies_dir: Path | None = None,
     deform: bool = False,
+    phases: Sequence[str] = PHASES,
 ) -> list[dict[str, Any]]:
     """Writes ``case_00000`` and so on, each with imaging, segmentation and ``phantom.json``, and ``phantoms.json``.
 
@@ -81,19 +84,25 @@ def write_cohort(
         negatives: share of scans without kidneys; drawn kidneys only.
         bodies_dir: real bodies, a folder each, that the kidneys are set into; None draws the bodies.
         deform: deforms the label maps; with ``labels_dir`` only.
+        phases: contrast phases to draw from, of ``draws.PHASES``.
 
     Returns:
         The records, by case.
 
     Raises:
-        InputError: ``labels_dir`` holds no label map, or ``bodies_dir`` no body that can be used.
+        InputError: a phase does not exist, ``labels_dir`` holds no label map, or ``bodies_dir`` no body that can be
+            used.
         OutputError: a file could not be written.
     """
+    unknown = [phase for phase in phases if phase not in PHASES]
+    if unknown or not phases:
+        raise InputError(f"there is no contrast phase {', '.join(unknown) or 'given'}; choose of {', '.join(PHASES)}")
+    chosen = tuple(phase for phase in PHASES if phase in phases)
     maps = _label_maps(labels_dir)
     bodies = list_bodies(bodies_dir) if bodies_dir is not None else []
     names = tuple(body.name for body in bodies)
     requests = [
-        replace(_request(i, seed, maps, in_plane, max_slices, negatives), bodies=names, deform=deform)
+        replace(_request(i, seed, maps, in_plane, max_slices, negatives), bodies=names, deform=deform, phases=chosen)
         for i in range(cases)
     ]
     records: dict[int, dict[str, Any]] = {}
@@ -178,6 +187,7 @@ def _make(out: Path, request: _Request, label_map: Path | None, bodies: list[Pat
         max_slices=request.max_slices,
         bodies=bodies,
         deform=request.deform,
+        phases=request.phases,
     )
     folder = _folder(out, request.index)
     write_json({"request": request.as_record(), "unfinished": True}, folder / RECORD)

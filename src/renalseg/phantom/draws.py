@@ -6,6 +6,7 @@ beyond them: networks trained on contrasts wider than the real ones transfer to 
 2023, doi:10.1016/j.media.2023.102789).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,8 +119,20 @@ def draw_sampling(rng: np.random.Generator, in_plane: int = MATRIX, max_slices: 
     return Sampling((slices, in_plane, in_plane), (spacing, pixel, pixel))
 
 
-def draw_contrast(rng: np.random.Generator) -> Contrast:
-    """Draws the time since injection, continuous from native to excretory, and the tissues' mean attenuation at it."""
+def draw_contrast(rng: np.random.Generator, phases: Sequence[str] = PHASES) -> Contrast:
+    """Draws the time since injection, continuous from native to excretory, and the tissues' mean attenuation at it.
+
+    Args:
+        rng: source of randomness.
+        phases: draws again until the nearest phase is one of these.
+    """
+    while True:
+        contrast = _draw_contrast(rng)
+        if contrast.phase in phases:
+            return contrast
+
+
+def _draw_contrast(rng: np.random.Generator) -> Contrast:
     share = [s for s, _ in PHASE_TIMES]
     time = float(rng.uniform(*PHASE_TIMES[int(rng.choice(len(share), p=share))][1]))
     beyond = WIDE if rng.uniform() < WIDE_SHARE else 0.0
