@@ -3,22 +3,23 @@
     python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 40]
 
 Renders 24 enhanced phantoms to train on and 6 to test on, each from another label map; the test maps are of fold 0.
-Then trains the three stages of the preset ``tiny`` from scratch, on two cores side by side: coarse and kidney stage on
-one, lesion stage on the other. A stage gets as many epochs as fit its share of ``--minutes`` by the time of a trial
-epoch. The test phantoms are scored through the cascade. The other variants train the lesion stage anew, two at a time,
-for ``--variant-epochs`` epochs (default: those of ``full``) without one of its tricks, and share coarse and kidney
-network with ``full``; ``all tricks`` is what they are compared with where their epochs are fewer. What is finished in
-DIR is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
+Then trains the three stages of the preset ``tiny`` from scratch with ``renalseg train``, one after the other, each by
+two processes of torchrun with a core each. A stage gets as many epochs as fit its share of ``--minutes`` by the time of
+a trial epoch. The test phantoms are scored through the cascade. The other variants train the lesion stage anew, for
+``--variant-epochs`` epochs (default: those of ``full``) without one of its tricks, and share coarse and kidney network
+with ``full``; ``all tricks`` is what they are compared with where their epochs are fewer. What is finished in DIR is
+not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
 DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
 """
 
 import argparse
 import json
-import multiprocessing
+import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -26,7 +27,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
 from renalseg.config import STAGES, Config, Stage, Training, preset
 from renalseg.core.labels import HECS
@@ -37,15 +37,13 @@ from renalseg.model.runtime import choose
 from renalseg.phantom.cohort import write_cohort
 from renalseg.predict.pipeline import Models
 from renalseg.train.cache import GRIDS, prepare, write_index
-from renalseg.train.run import Hooks, Request, run_training
 from renalseg.train.validate import make_validator
 
 TRAIN, TEST, SEED = 24, 6, 20261125
+TRIAL = "trial"
 PHASES = ("arterial", "nephrographic")
 """As in KiTS23, whose scans are of the late arterial phase; a tumor of 3 ml is not to be seen without contrast."""
-CORES: tuple[tuple[Stage, ...], ...] = (("coarse", "kidney"), ("lesion",))
-"""Which stages train one after the other, on a core each."""
-SHARES: dict[Stage, float] = {"coarse": 0.3, "kidney": 0.7, "lesion": 1.0}
+SHARES: dict[Stage, float] = {"coarse": 0.1, "kidney": 0.22, "lesion": 0.68}
 """Of the minutes, for each stage."""
 
 VARIANTS: dict[str, dict[str, float]] = {
@@ -92,53 +90,41 @@ def prepare_once(dataset: Path, cache: Path) -> None:
     write_index(dataset, cache, config, prepare(dataset, cache, GRIDS, config, cases, workers=2))
 
 
-def _train(name: str, stages: tuple[Stage, ...], work: Path, epochs: dict[Stage, int]) -> dict[Stage, list[float]]:
-    """Trains ``stages`` one after the other on one core; the seconds of their epochs."""
-    torch.set_num_threads(1)
-    config, seconds = configure(VARIANTS.get(name, {}), epochs), dict[Stage, list[float]]()
-    for stage in stages:
-        out = _weights(work, name)
-        resume = (out / stage / "last.safetensors").exists()
-        hooks = Hooks(on_step=lambda step, steps, loss, s=stage: _tell(name, s, step, steps, loss))
-        result = run_training(Request(stage, work / "cache", out, config, resume=resume), hooks)
-        seconds[stage] = [epoch["seconds"] for epoch in result["history"]]
-    return seconds
-
-
-def _side_by_side(
-    jobs: list[tuple[str, tuple[Stage, ...], dict[Stage, int]]], work: Path
-) -> dict[str, dict[Stage, list[float]]]:
-    """Trains on two cores, a job each at a time; the seconds of each epoch by name and stage."""
-    found: dict[str, dict[Stage, list[float]]] = {}
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [(name, pool.submit(_train, name, stages, work, epochs)) for name, stages, epochs in jobs]
-        for name, future in futures:
-            found.setdefault(name, {}).update(future.result())
-    return found
+def train_stage(stage: Stage, config: Config, work: Path, name: str) -> list[float]:
+    """Trains ``stage`` with two processes, or goes on with it; the seconds of its epochs."""
+    out = _weights(work, name)
+    log, settings = out / stage / "metrics.jsonl", out.parent / "config.yaml"
+    if not log.exists() or len(log.read_text().splitlines()) < config.training[stage].epochs:
+        write_text(config.to_yaml(), settings)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command += ["-m", "renalseg", "train", stage, "--data", str(work / "cache"), "--out", str(out)]
+        command += ["--config", str(settings), *(["--resume"] if (out / stage / "last.safetensors").exists() else [])]
+        if (shared := _weights(work, "full")) != out and name != TRIAL:
+            command += ["--cascade", str(shared)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return [json.loads(line)["seconds"] for line in log.read_text().splitlines()]
 
 
 def epochs_that_fit(work: Path, minutes: float) -> dict[Stage, int]:
     """Epochs of each stage within its share, from the time of a trial epoch; noted, so that all variants keep them."""
     note = work / "epochs.json"
     if not note.exists():
-        shutil.rmtree(work / "trial", ignore_errors=True)
-        trial = _side_by_side([("trial", stages, dict.fromkeys(STAGES, 3)) for stages in CORES], work)["trial"]
-        write_json({s: max(2, int(60 * minutes * SHARES[s] / np.median(trial[s][1:]))) for s in STAGES}, note)
+        shutil.rmtree(work / TRIAL, ignore_errors=True)
+        config = configure({}, dict.fromkeys(STAGES, 3))
+        seconds = {stage: np.median(train_stage(stage, config, work, TRIAL)[1:]) for stage in STAGES}
+        write_json({s: max(2, int(60 * minutes * SHARES[s] / seconds[s])) for s in STAGES}, note)
     return {s: int(v) for s, v in json.loads(note.read_text()).items()}
 
 
-def train_all(names: list[str], work: Path, epochs: dict[Stage, int], variant_epochs: int) -> None:
+def train_variant(name: str, work: Path, epochs: dict[Stage, int]) -> None:
     """Trains what is not trained yet, and notes epochs and minutes beside the weights."""
-    jobs = [("full", stages, epochs) for stages in CORES]
-    few = epochs | {"lesion": variant_epochs}
-    for batch in (jobs, [(name, STAGES[-1:], few) for name in names if name != "full"]):
-        todo = [job for job in batch if not _note(work, job[0]).exists()]
-        started = time.perf_counter()
-        for name, seconds in _side_by_side(todo, work).items():
-            minutes = {stage: sum(each) / 60 for stage, each in seconds.items()}
-            counts = {stage: len(each) for stage, each in seconds.items()}
-            wall = (time.perf_counter() - started) / 60
-            write_json({"minutes": minutes, "epochs": counts, "wall_minutes": wall}, _note(work, name))
+    if _note(work, name).exists():
+        return
+    config, started = configure(VARIANTS[name], epochs), time.perf_counter()
+    stages = STAGES if name == "full" else STAGES[-1:]
+    seconds = {stage: train_stage(stage, config, work, name) for stage in stages}
+    note = {"minutes": sum(map(sum, seconds.values())) / 60, "wall_minutes": (time.perf_counter() - started) / 60}
+    write_json(note | {"epochs": {stage: len(each) for stage, each in seconds.items()}}, _note(work, name))
 
 
 def score(name: str, test: list[KitsCase], work: Path) -> dict[str, float]:
@@ -148,7 +134,7 @@ def score(name: str, test: list[KitsCase], work: Path) -> dict[str, float]:
     weights = open_weights(_weights(work, name))
     row = make_validator("lesion", test, weights.config, runtime, models)(runtime.place(weights.network("lesion")))
     note = json.loads(_note(work, name).read_text())
-    row |= {"minutes": sum(note["minutes"].values())} | {f"epochs_{s}": n for s, n in note["epochs"].items()}
+    row |= {"minutes": note["wall_minutes"]} | {f"epochs_{s}": n for s, n in note["epochs"].items()}
     write_json(row, _note(work, name).with_name("result.json"))
     return row
 
@@ -159,11 +145,6 @@ def _note(work: Path, name: str) -> Path:
 
 def _weights(work: Path, name: str) -> Path:
     return work / name.replace(" ", "-") / "weights"
-
-
-def _tell(name: str, stage: str, step: int, steps: int, loss: float) -> None:
-    if step % 20 == 0:
-        print(f"{name}: {stage} {step}/{steps} loss {loss:.3f}", flush=True)
 
 
 def draw(work: Path, names: list[str]) -> None:
@@ -195,10 +176,11 @@ def main() -> None:
     prepare_once(a.work / "train", a.work / "cache")
     test = list_cases(a.work / "test")
     epochs = epochs_that_fit(a.work, a.minutes)
-    train_all(a.variants, a.work, epochs, a.variant_epochs or epochs["lesion"])
     columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS] + ["box_coverage", "minutes"]
     lines = ["| variant | " + " | ".join(columns) + " | epochs |", "|---|" + "---|" * (len(columns) + 1)]
+    few = epochs | {"lesion": a.variant_epochs or epochs["lesion"]}
     for name in a.variants:
+        train_variant(name, a.work, epochs if name == "full" else few)
         row = score(name, test, a.work)
         counts = " / ".join(str(row.get(f"epochs_{s}", "shared")) for s in STAGES)
         lines.append(f"| {name} | " + " | ".join(f"{row[c]:.3f}" for c in columns) + f" | {counts} |")

@@ -10,7 +10,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from renalseg.core.errors import WeightsError
+from renalseg.core.errors import ConfigError, WeightsError
 from renalseg.io.files import file_sha256
 from renalseg.model.checkpoint import open_weights
 from renalseg.train import run as module
@@ -125,3 +125,49 @@ def test_killed_between_weights_and_manifest_it_goes_on(write_dataset, make_conf
     weights = open_weights(out)
     assert same(dict(weights.network("coarse").state_dict()), part(out, "coarse", "network."))
     assert weights.manifest["stages"]["coarse"]["trained_on"]["epoch"] == 2
+
+
+def started(make_config, epochs=1):
+    """A configuration whose lesion stage starts from the kidney network; its learning rate is next to nothing."""
+    config = make_config(epochs=epochs, learning_rate=1e-12, weight_decay=0.0)
+    lesion = config.training["lesion"].model_copy(update={"start_from": "kidney"})
+    return config.model_copy(update={"training": config.training | {"lesion": lesion}})
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_lesion_stage_starts_from_the_kidney_network(elsewhere, write_dataset, make_config, tmp_path):
+    data, out, config = write_dataset(tmp_path / "data", 3), tmp_path / "out", started(make_config)
+    kidney_out = tmp_path / "kidney" if elsewhere else out
+    run_training(request("kidney", data, kidney_out, config))
+    run_training(request("lesion", data, out, config, cascade=kidney_out if elsewhere else None))
+    kidney, lesion = load_file(kidney_out / "kidney.safetensors"), load_file(out / "lesion.safetensors")
+    body = [key for key in kidney if not key.startswith("head.")]
+    assert len(body) == len(kidney) - 2
+    for key in body:
+        torch.testing.assert_close(lesion[key], kidney[key], rtol=0, atol=1e-6)
+    assert lesion["head.weight"].shape != kidney["head.weight"].shape
+    trained_on = open_weights(out).manifest["stages"]["lesion"]["trained_on"]
+    assert trained_on["start_from"] == f"kidney {file_sha256(kidney_out / 'kidney.safetensors')[:16]}"
+
+
+def test_a_start_from_the_kidney_network_is_resumed_alike(write_dataset, make_config, tmp_path):
+    data, config = write_dataset(tmp_path / "data", 3), started(make_config, epochs=2)
+    for out in (tmp_path / "whole", tmp_path / "cut"):
+        run_training(request("kidney", data, out, config))
+    run_training(request("lesion", data, tmp_path / "whole", config))
+    with pytest.raises(Stop):
+        run_training(request("lesion", data, tmp_path / "cut", config), cut_at(3))
+    run_training(request("lesion", data, tmp_path / "cut", config, resume=True))
+    names = [tmp_path / name / "lesion.safetensors" for name in ("whole", "cut")]
+    assert file_sha256(names[0]) == file_sha256(names[1])
+
+
+def test_a_start_from_a_kidney_network_that_is_missing_or_unlike_is_refused(write_dataset, make_config, tmp_path):
+    data, config = write_dataset(tmp_path / "data", 3), started(make_config)
+    with pytest.raises(ConfigError, match=r"train the stage kidney to the same --out first, or set start_from: random"):
+        run_training(request("lesion", data, tmp_path / "out", config))
+    wider = config.fine.kidney.model_copy(update={"widths": (6, 8)})
+    other = config.model_copy(update={"fine": config.fine.model_copy(update={"kidney": wider})})
+    run_training(request("kidney", data, tmp_path / "other", other))
+    with pytest.raises(ConfigError, match="has other layers than the lesion network"):
+        run_training(request("lesion", data, tmp_path / "other", other))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from renalseg.cli import augment_preview, crossval, imaging, inspect, training  # noqa: F401  (each registers its commands)
+from renalseg.cli import augment_preview, benchmark, crossval, imaging, inspect, training  # noqa: F401  (each registers its commands)
 from renalseg.cli.common import app
 
 

@@ -29,7 +29,8 @@ def phantom(
 ) -> None:
     """Render CT phantoms with their true labels."""
     from renalseg.core.errors import ConfigError
-    from renalseg.phantom.cohort import PHASES, write_cohort
+    from renalseg.phantom.cohort import write_cohort
+    from renalseg.phantom.draws import PHASES
 
     if labels is not None and (negatives or max_slices is not None or in_plane != 512):
         raise ConfigError("with --labels the grid is that of the label maps; leave out the options that change it")

@@ -98,7 +98,7 @@ TINY = Config(
     training={
         "coarse": _training((48, 48, 48), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD, depth_crop=0.2)),
         "kidney": _training((16, 112, 192), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD)),
-        "lesion": _training((16, 112, 192), 60, 3, **_SHORT, augmentation=Augmentation(**_MILD)),
+        "lesion": _training((16, 112, 192), 60, 3, **_SHORT, start_from="kidney", augmentation=Augmentation(**_MILD)),
     },
 )
 """Half the paper's resolution, and the stem of ``fast``: what two CPU cores train in under an hour, run in seconds."""

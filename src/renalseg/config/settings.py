@@ -171,5 +171,9 @@ class Training(Frozen):
         5.0, ge=0, description="lesion stage: voxels farther than this from the true kidney do not count; settled"
     )
     augmentation: Augmentation = Augmentation()
+    start_from: Literal["random", "kidney"] = Field(
+        "random",
+        description="lesion stage: kidney = the trained kidney network without its head; paper table 2: random",
+    )
     validate_every: int = Field(10, ge=1, description="epochs between validations through the cascade; settled")
     seed: int = Field(12345, description="of initialisation, order and augmentation; settled")

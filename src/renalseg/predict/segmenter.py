@@ -58,7 +58,7 @@ class Segmenter:
                     f"{other.path}: these weights work on another grid than {self.weights[0].path}; "
                     "only weights of one configuration average"
                 )
-        self._models = Models(**{stage: self._load(stage) for stage in STAGES})
+        self.models = Models(**{stage: self._load(stage) for stage in STAGES})
 
     def segment(self, volume: Volume) -> Segmentation:
         """Labels uint8 on the grid of ``volume`` (CT in HU), and the record of how they came about."""
@@ -66,7 +66,7 @@ class Segmenter:
             volume = check_ct(volume, Path(volume.name))
         if not volume.array.dtype.isnative:
             volume = volume.with_array(volume.array.astype(volume.array.dtype.newbyteorder("=")))
-        result = segment_volume(volume, self._models, self.config, self.runtime, self.tta)
+        result = segment_volume(volume, self.models, self.config, self.runtime, self.tta)
         result.record["weights"] = [
             {"path": w.path.resolve().name, "sha256": w.sha256, "config_sha256": w.config.sha256()}
             for w in self.weights

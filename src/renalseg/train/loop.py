@@ -45,6 +45,8 @@ class Run:
     resume: bool = False
     workers: int = 0
     world: World = ALONE
+    initial: dict[str, torch.Tensor] | None = None
+    """Weights to begin with, by name, instead of random ones; those that it lacks stay random."""
     validate: Callable[[torch.nn.Module], dict[str, float]] | None = None
     """Scores the network through the real cascade; higher ``score`` is better."""
     on_step: Callable[[int, int, float], None] | None = None
@@ -115,7 +117,9 @@ def _start(run: Run) -> State:
     """A run's state at its beginning, or where it stopped."""
     settings = run.config.training[run.stage]
     torch.manual_seed(settings.seed)
-    network = run.runtime.place(build(run.config.network(run.stage), settings.seed)).train()
+    fresh = build(run.config.network(run.stage), settings.seed)
+    fresh.load_state_dict(fresh.state_dict() | (run.initial or {}))
+    network = run.runtime.place(fresh).train()
     state = State(
         network,
         torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay),

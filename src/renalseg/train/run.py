@@ -95,6 +95,7 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
         _check_out(request)
         _prepare(request, data, train_ids, hooks)
     world.wait()
+    initial, began = _initial(request)
     validate = None
     if chosen:
         others = _others(request, runtime)
@@ -105,10 +106,11 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
         cases=_prepare(request, data, train_ids, Hooks()),  # made by the first process: only looked up here
         out=request.out,
         runtime=runtime,
-        trained_on=_trained_on(request, data, train_ids),
+        trained_on=_trained_on(request, data, train_ids) | began,
         resume=request.resume,
         workers=request.workers,
         world=world,
+        initial=initial,
         validate=validate,
         on_step=hooks.on_step,
         on_epoch=hooks.on_epoch,
@@ -184,6 +186,29 @@ def _validation_cases(request: Request, data: _Data, ids: list[str]) -> list[Kit
         )
     by_id = {c.case_id: c for c in list_cases(data.dataset)}
     return [by_id[i] for i in ids]
+
+
+def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str, Any]]:
+    """The weights that the run begins with, None for random ones, and what the manifest says about them."""
+    if request.stage != "lesion" or request.config.training[request.stage].start_from == "random":
+        return None, {}
+    for folder in (request.out if (request.out / "manifest.json").exists() else None, request.cascade):
+        weights = None if folder is None else open_weights(folder)
+        if weights is not None and "kidney" in weights.files:
+            kidney, wanted = (
+                weights.network("kidney").state_dict(),
+                build(request.config.network("lesion")).state_dict(),
+            )
+            body = {k: v for k, v in kidney.items() if not k.startswith("head.")}
+            if any(k in wanted and v.shape != wanted[k].shape for k, v in body.items()) or set(body) - set(wanted):
+                raise ConfigError(
+                    f"{weights.path}: its kidney network has other layers than the lesion network to train"
+                )
+            return body, {"start_from": f"kidney {weights.hashes['kidney'][:16]}"}
+    raise ConfigError(
+        f"{request.out}: the lesion stage starts from the kidney network, which is not there; train the stage kidney "
+        "to the same --out first, or set start_from: random"
+    )
 
 
 def _trained_on(request: Request, data: _Data, train_ids: list[str]) -> dict[str, Any]:

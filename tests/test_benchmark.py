@@ -1,0 +1,103 @@
+"""``renalseg.benchmark``: figures of a case on this machine."""
+
+import json
+
+import numpy as np
+import pytest
+
+from renalseg import benchmark
+from renalseg.benchmark import as_markdown, draw_ct, measure_case, untrained
+from renalseg.cli import main
+from renalseg.predict.segmenter import Segmenter
+
+STEPS = ["read", "coarse", "roi", "kidney", "lesion", "compose", "clean", "confidence", "write"]
+
+
+@pytest.fixture(autouse=True)
+def small_cases(monkeypatch):
+    monkeypatch.setattr(benchmark, "CASES", {"median": (40, 5.0), "thin": (24, 8.0)})
+    monkeypatch.setattr(benchmark, "IN_PLANE", 96)
+    monkeypatch.setattr(benchmark, "PIXEL_MM", 4.16)
+    monkeypatch.setattr(benchmark, "matrix_rate", lambda _: 0.5)
+
+
+def test_kidneys_are_found_with_networks_that_were_never_trained(small_config, tmp_path):
+    segmenter = Segmenter(untrained(small_config, tmp_path / "weights"), "cpu", "fp32")
+    kept = segmenter.models
+    result = measure_case(segmenter, "median", 1)
+    assert segmenter.models is kept  # the networks answer for themselves again
+    assert result.shape == (40, 96, 96)
+    assert result.box is not None
+    assert 22 <= result.box[0] < 40  # kidneys of 110 mm and what surrounds them, in slices of 5 mm
+    assert list(result.seconds) == STEPS
+    assert all(seconds > 0 for seconds in result.network_s.values())
+    assert result.wall_s >= sum(result.seconds.values()) * 0.99
+    assert 0 < result.network_share < 1
+    assert result.device_mb is None
+    assert result.host_mb > 50
+
+
+def test_flops_are_those_of_all_windows_and_mirrors(small_config, tmp_path):
+    """By hand: every convolution's multiplications and additions, over what the fine networks see."""
+    folder = untrained(small_config, tmp_path / "weights")
+    both = measure_case(Segmenter(folder, "cpu", "fp32"), "median", 1)
+    one = measure_case(Segmenter(folder, "cpu", "fp32", tta=False), "median", 1)
+    assert both.tflop["coarse"] == one.tflop["coarse"]
+    assert both.tflop["kidney"] == pytest.approx(2 * one.tflop["kidney"])
+    assert both.limit_share == pytest.approx(sum(both.tflop.values()) / sum(both.network_s.values()) / 0.5)
+
+
+def test_the_drawn_ct():
+    ct = draw_ct(30, 5.0)
+    assert ct.array.dtype == np.int16
+    assert ct.spacing_mm == pytest.approx((5.0, 4.16, 4.16))
+    bright = ct.array > 110
+    height = np.flatnonzero(bright.any(axis=(1, 2)))
+    assert height[-1] - height[0] + 1 == pytest.approx(110 / 5, abs=2)
+    assert bright[15, :, :48].any()
+    assert bright[15, :, 48:].any()
+
+
+def test_the_command_prints_a_table_and_writes_all_figures(small_config, tmp_path, monkeypatch, capsys):
+    folder = untrained(small_config, tmp_path / "weights")
+    argv = ["renalseg", "benchmark", "--weights", folder, "--case", "median", "--case", "thin", "--repeats", "1"]
+    argv += ["--device", "cpu", "--precision", "fp32", "--json", tmp_path / "figures.json"]
+    monkeypatch.setattr("sys.argv", list(map(str, argv)))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "| slices x rows x columns | 40 x 96 x 96 | 24 x 96 x 96 |" in printed
+    assert "preset small" in printed
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [f["case"] for f in figures] == ["median", "thin"]
+    assert figures[0]["matrix_tflops"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--preset", "tiny", "--weights", "default"), "leave out --weights and --input"),
+        (("--input", "ct.nii.gz", "--case", "median"), "give --case or --input, not both"),
+        (("--input", "missing.nii.gz"), "missing.nii.gz does not exist"),
+    ],
+)
+def test_what_it_refuses(options, sentence, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["renalseg", "benchmark", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_case_without_kidneys_has_no_region(small_config, tmp_path):
+    from renalseg.core.volume import Volume
+    from renalseg.io.nifti import write_nifti
+
+    path = tmp_path / "air.nii.gz"
+    write_nifti(Volume.from_array(np.full((12, 32, 32), -1000, np.int16), (5.0, 5.0, 5.0)), path)
+    folder = untrained(small_config, tmp_path / "weights")
+    result = measure_case(Segmenter(folder, "cpu", "fp32"), path, 1)
+    text = as_markdown([result])
+    assert result.case == "air"
+    assert "| region of the fine stages |" in text
