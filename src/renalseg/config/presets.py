@@ -83,7 +83,7 @@ FAST = Config(
 """The paper's grid; the stem turns blocks of voxels into channels, so that no convolution runs at full resolution."""
 
 _SHORT: dict[str, Any] = {"learning_rate": 2e-3, "batch": 2, "hard_voxels": 0.5, "mixup_probability": 0.2}
-_MILD: dict[str, Any] = {"intensity_probability": 0.3, "lesion_intensity_probability": 0.1, "elastic_probability": 0.2}
+_MILD: dict[str, Any] = {"intensity_probability": 0.5, "lesion_intensity_probability": 0.3, "elastic_probability": 0.2}
 """For a schedule of minutes: with the paper's, of days, no network of a thousand steps fits even its training cases."""
 
 TINY = Config(
