@@ -5,8 +5,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,35 @@ class Outcome:
     source: Path
     record: dict[str, Any] | None
     error: str | None
+    measurements: dict[str, Any] | None = None
+    """The dictionary of ``report.measure``, where it was asked for."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside labels, record and picture.
+
+    Attributes:
+        measurements: NAME.measurements.json, with nephrometry.
+        page: NAME.html, a report with a viewer, measurements and nephrometry.
+        seg: NAME.seg.dcm, a DICOM SEG; of DICOM input alone.
+        sr: NAME.sr.dcm, a DICOM SR with the measurements, and the SEG that it refers to; of DICOM input alone.
+    """
+
+    measurements: bool = False
+    page: bool = False
+    seg: bool = False
+    sr: bool = False
+
+    @property
+    def dicom(self) -> bool:
+        """Whether a DICOM result is wanted."""
+        return self.seg or self.sr
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is wanted that rests on measurements."""
+        return self.measurements or self.page or self.dicom
 
 
 def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]:
@@ -84,9 +113,13 @@ def _cases_of(path: Path, name: str) -> Mapping[str, Path | None]:
 
 
 def segment_all(
-    cases: Mapping[str, Path], out: Path, segmenter: Segmenter, on_case: Callable[[str], None] | None = None
+    cases: Mapping[str, Path],
+    out: Path,
+    segmenter: Segmenter,
+    on_case: Callable[[str], None] | None = None,
+    extras: Extras = Extras(),
 ) -> Iterator[Outcome]:
-    """Segments ``cases`` (name to file) into ``out``: NAME.nii.gz, NAME.json and NAME.png each.
+    """Segments ``cases`` (name to file) into ``out``: NAME.nii.gz, NAME.json and NAME.png each, and ``extras``.
 
     ``on_case`` is called with a case's name when its turn comes.
 
@@ -100,13 +133,12 @@ def segment_all(
                 on_case(name)
             try:
                 _check_no_source(out / name, sources)
-                record: dict[str, Any] | None = segment_file(name, path, out, segmenter)
-                error = None
+                outcome = _segment(name, path, out, segmenter, extras)
             except RenalsegError as problem:
-                record, error = None, str(problem)
+                outcome = Outcome(name, path, None, str(problem))
             except Exception as problem:
-                record, error = None, _unforeseen(path, problem)
-            yield Outcome(name, path, record, error)
+                outcome = Outcome(name, path, None, _unforeseen(path, problem))
+            yield outcome
 
 
 def _check_no_source(stem: Path, sources: set[Path]) -> None:
@@ -127,6 +159,16 @@ def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict
     Raises:
         InputError: the file cannot be used. OutputError: a result could not be written; none of them then is.
     """
+    record = _segment(name, path, out, segmenter, Extras()).record
+    assert record is not None
+    return record
+
+
+def _segment(name: str, path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> Outcome:
+    if extras.dicom:
+        from renalseg.report.dicom import check_source
+
+        check_source(path)  # before minutes of work
     reset_host_peak()
     started = time.perf_counter()
     volume = read_volume(path)
@@ -136,13 +178,43 @@ def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict
     result.record["case"] = name
     result.record["input"] = path.resolve().name
     result.record["timings_s"] = {"read": round(read_s, 4), **result.record["timings_s"]}
-    return write_result(result, volume, out / name)
+    measurements = None
+    if extras.any:
+        with _step(result.record, "measure"):
+            measurements = _Findings(*_assess(replace(result.labels, name=name), volume, extras), path, extras)
+    record = write_result(result, volume, out / name, measurements)
+    return Outcome(name, path, record, None, None if measurements is None else measurements.measurements)
 
 
-def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Findings:
+    """What the extras of a case are made of: measurements, sketches by lesion id, and where the CT lies."""
+
+    measurements: dict[str, Any]
+    sketches: dict[int, bytes]
+    source: Path
+    extras: Extras
+
+
+def _assess(labels: Volume, ct: Volume, extras: Extras) -> tuple[dict[str, Any], dict[int, bytes]]:
+    from renalseg.report.assess import assess
+
+    return assess(labels, ct, sketches=extras.page)
+
+
+@contextmanager
+def _step(record: dict[str, Any], name: str) -> Iterator[None]:
+    """Adds the time that the body of a ``with`` took to the record."""
+    started = time.perf_counter()
+    yield
+    record["timings_s"][name] = round(time.perf_counter() - started, 4)
+
+
+def write_result(result: Segmentation, ct: Volume, stem: Path, findings: _Findings | None = None) -> dict[str, Any]:
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
-    All three are written under temporary names first; the JSON is renamed last and marks a finished case.
+    All three, and what ``findings`` add, are written under temporary names first; the JSON is renamed last and marks a
+    finished case.
 
     Raises:
         OutputError: one of them could not be written.
@@ -150,7 +222,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]
     started = time.perf_counter()
     record = result.record
     targets = _targets(stem)
-    for target in targets:
+    for target in (*targets, *_extra_targets(stem, findings)):
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
     try:
@@ -158,6 +230,8 @@ def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]
             json_path, picture, labels = (stack.enter_context(atomic_path(target)) for target in targets)
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
+            if findings is not None:
+                _write_extras(stack, result, ct, stem, findings)
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
             _raise_peak(record, peak_host_mb())
             write_json(record, json_path)
@@ -166,6 +240,31 @@ def write_result(result: Segmentation, ct: Volume, stem: Path) -> dict[str, Any]
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
         raise
     return record
+
+
+def _extra_targets(stem: Path, findings: _Findings | None) -> list[Path]:
+    """The files that the findings add, but for the DICOM ones."""
+    wanted = findings.extras if findings is not None else Extras()
+    suffixes = [".measurements.json"] * wanted.measurements + [".html"] * wanted.page
+    return [stem.with_name(stem.name + suffix) for suffix in suffixes]
+
+
+def _write_extras(stack: ExitStack, result: Segmentation, ct: Volume, stem: Path, findings: _Findings) -> None:
+    """Writes what the findings add under temporary names, renamed as ``stack`` closes; DICOM comes last, as a whole."""
+    for target in _extra_targets(stem, findings):
+        path = stack.enter_context(atomic_path(target))
+        if target.suffix == ".json":
+            write_json(findings.measurements, path)
+        else:
+            from renalseg.report.page import write_case_page
+
+            write_case_page(path, ct, result.labels, result.record, findings.measurements, findings.sketches)
+    if findings.extras.dicom:
+        from renalseg.report.dicom import DicomCase, write_dicom
+
+        case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
+        if not write_dicom(case, stem, sr=findings.extras.sr):
+            result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
 
 
 def _raise_peak(record: dict[str, Any], host_mb: float) -> None:

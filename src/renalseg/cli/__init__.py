@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from renalseg.cli import augment_preview, benchmark, crossval, imaging, inspect, training  # noqa: F401  (each registers its commands)
+from renalseg.cli import (  # noqa: F401  (each registers its commands)
+    augment_preview,
+    benchmark,
+    crossval,
+    imaging,
+    inspect,
+    measure,
+    report,
+    training,
+)
 from renalseg.cli.common import app
 
 

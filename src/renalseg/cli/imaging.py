@@ -50,6 +50,12 @@ def segment(
     device: Device = "auto",
     precision: Precision = "auto",
     tta: Annotated[bool, typer.Option(help="average with the mirror image along z")] = True,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="CASE.measurements.json, kidneys.csv, lesions.csv")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="CASE.html with viewer, lesions, nephrometry")] = False,
+    dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="CASE.seg.dcm; DICOM input")] = False,
+    dicom_sr: Annotated[bool, typer.Option("--dicom-sr", help="CASE.sr.dcm and CASE.seg.dcm; DICOM input")] = False,
 ) -> None:
     """Segment CTs: NIfTI, NRRD, MHA, DICOM folders or zips, or a dataset in KiTS23 layout."""
     from rich.console import Console
@@ -60,26 +66,45 @@ def segment(
     if len(inputs) == 1 and not inputs[0].exists():  # said at once, before torch is loaded
         raise InputError(f"{inputs[0]} does not exist; check the path.")
 
-    from renalseg.batch import list_inputs, segment_all
+    from renalseg.batch import Extras, list_inputs, segment_all
     from renalseg.predict.segmenter import Segmenter
 
     cases, refused = list_inputs(inputs)
     segmenter = Segmenter(weights or "default", device, precision, tta)
+    extras = Extras(measure, report, dicom_seg, dicom_sr)
     console, failed, total = Console(stderr=True), list[str](), len(cases) + len(refused)
+    outcomes = []
     with console.status("Starting") as status:
-        done = segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ...")))
+        done = segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ...")), extras)
         for outcome in chain(refused, done):
+            outcomes.append(outcome)
             if outcome.record is not None:
                 _print_record(console, outcome.record)
                 continue
             failed.append(outcome.name)
             start = ("renalseg", "") if total == 1 else (f"failed {outcome.name}", "red")
             console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
+    _write_cohort(outcomes, out, extras)
     if total > 1:
         summary = f"{total - len(failed)} of {total} cases segmented into {out}"
         console.print(Text(summary + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
     if failed:
         raise typer.Exit(2 if len(failed) == total else 1)
+
+
+def _write_cohort(outcomes: list[Any], out: Path, extras: Any) -> None:
+    """Tables over all measured cases, and the page that links theirs."""
+    if extras.measurements and any(outcome.measurements for outcome in outcomes):
+        from renalseg.report.measure.tables import write_tables
+
+        write_tables([o.measurements for o in outcomes if o.measurements], out)
+    if extras.page and any(outcome.record for outcome in outcomes):
+        from renalseg.report.page import Entry, write_cohort_page
+
+        entries = [
+            Entry(o.name, o.record, o.measurements, f"{o.name}.html" if o.record else None, o.error) for o in outcomes
+        ]
+        write_cohort_page(out / "index.html", entries, title=out.resolve().name)
 
 
 @app.command()

@@ -1,0 +1,207 @@
+"""``measure``: everything that is measured of one label map."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
+
+from renalseg.core.errors import GeometryError
+from renalseg.core.labels import KIDNEY, LABELS
+from renalseg.core.volume import Volume
+from renalseg.image.boxes import Box, clamp
+from renalseg.report.measure.contact import contact_area, reach
+from renalseg.report.measure.diameters import axial_diameter, craniocaudal_mm, diameter_3d, shifted, to_world
+from renalseg.report.measure.grid import GRID_MM
+from renalseg.report.measure.lesions import SMALLEST_LESION_ML, Piece, intensity, pieces
+from renalseg.report.measure.position import face, polar_position
+from renalseg.report.measure.results import KidneyMeasures, Kind, Lesion, Measurements, Point, Side
+from renalseg.report.measure.shape import KidneyShape, shape_of
+from renalseg.report.measure.sinus import Sinus
+from renalseg.report.sides import Kidney, kidney_sides
+
+Array = NDArray[np.float64]
+
+SIDES: dict[str, Side] = {"Right kidney": "right", "Left kidney": "left", "Both kidneys": "both"}
+
+BORDERS = (("superior", "inferior"), ("anterior", "posterior"), ("right", "left"))
+"""What lies before the first and after the last index of each axis of the canonical array."""
+
+MOST_POINTS = 40000
+"""Of larger lesions every n-th voxel stands for the others where shares are counted."""
+
+GRID_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A kidney at work: its ``labels`` [z, y, x] begin at ``start``; ``affine`` maps their index to RAS mm."""
+
+    labels: NDArray[np.uint8]
+    start: tuple[int, int, int]
+    affine: Array
+    side: Side
+    shape: KidneyShape
+
+
+def measure(labels: Volume, ct: Volume | None = None) -> Measurements:
+    """Measures kidneys, tumors and cysts; how is told in docs/measurements.md.
+
+    Args:
+        labels: label map [z, y, x] on its grid; see ``core.labels``. Oblique and sheared grids are measured truly.
+        ct: the CT on the same grid in HU, for the intensities under the lesions.
+
+    Raises:
+        GeometryError: the CT lies on another grid.
+    """
+    if ct is not None and not labels.same_grid(ct, GRID_TOLERANCE_MM):
+        raise GeometryError(
+            f"{labels.name}: the labels {labels.shape} and the CT {ct.shape} lie on different grids; "
+            "give the CT that was segmented."
+        )
+    kidneys: list[KidneyMeasures] = []
+    lesions: list[Lesion] = []
+    warnings: list[str] = []
+    for kidney in kidney_sides(labels):
+        measures, part = _kidney(kidney, labels)
+        found, fragments = pieces(kidney.labels, labels.voxel_mm3)
+        kidneys.append(measures)
+        lesions += [_lesion(piece, part, labels, ct) for piece in found]
+        warnings += _warnings(measures, fragments)
+    order = sorted(lesions, key=lambda lesion: -lesion.voxels)
+    numbered = tuple(replace(lesion, id=i) for i, lesion in enumerate(order, 1))
+    return Measurements(labels.name, tuple(kidneys), numbered, tuple(warnings))
+
+
+def _kidney(kidney: Kidney, labels: Volume) -> tuple[KidneyMeasures, _Part]:
+    """Measures of a kidney, and what its lesions need of it."""
+    side, start = SIDES[kidney.title], _start(kidney.box)
+    affine = shifted(labels.affine, start)
+    touches = tuple(
+        name
+        for (first, last), s, n in zip(BORDERS, kidney.box, labels.shape, strict=True)
+        for name, hit in ((first, s.start == 0), (last, s.stop == n))
+        if hit
+    )
+    shape = shape_of(kidney.labels, affine, side, touches, labels.voxel_mm3)
+    parenchyma = kidney.labels == KIDNEY
+    volumes = {_name(label.id, label.name): kidney.volumes_ml[label.name] for label in LABELS}
+    measures = KidneyMeasures(
+        side=side,
+        note=kidney.note,
+        volumes_ml={**volumes, "total": sum(volumes.values())},
+        length_mm=craniocaudal_mm(parenchyma if parenchyma.any() else kidney.labels > 0, affine),
+        touches_border=touches,
+        centroid_ras_mm=_mean(to_world(affine, np.argwhere(kidney.labels > 0))),
+        polar_lines=shape.lines,
+    )
+    return measures, _Part(kidney.labels, start, affine, side, shape)
+
+
+def _lesion(piece: Piece, part: _Part, labels: Volume, ct: Volume | None) -> Lesion:
+    """Everything about one lesion; its ``id`` is set later."""
+    affine = shifted(part.affine, piece.box.start)
+    start = [a + b for a, b in zip(part.start, piece.box.start, strict=True)]
+    box = Box((start[0], start[1], start[2]), _add(start, piece.box.shape))
+    centroid = _mean(to_world(affine, np.argwhere(piece.mask)))
+    lesion = Lesion(
+        id=1,
+        kind=piece.kind,
+        side=part.side,
+        volume_ml=piece.voxels * labels.voxel_mm3 / 1000,
+        voxels=piece.voxels,
+        centroid_ras_mm=centroid,
+        box=box,
+        axial_diameter=axial_diameter(piece.mask, affine, box.start[0]),
+        diameter_3d=diameter_3d(piece.mask, affine),
+        craniocaudal_mm=craniocaudal_mm(piece.mask, affine),
+        hu=None if ct is None else intensity(ct.array[box.slices][piece.mask]),
+        contact_area_mm2=_contact(piece, part),
+    )
+    notes = ["hu: no CT was given."] if ct is None else []
+    if ct is not None and lesion.hu is None:
+        notes = ["hu: the CT holds no finite value here."]
+    if any(a == 0 or b == n for a, b, n in zip(box.start, box.stop, labels.shape, strict=True)):
+        notes.append("The lesion reaches the border of the volume: its measures are those of the part that is seen.")
+    return _positioned(replace(lesion, notes=tuple(notes)), piece, affine, part.shape)
+
+
+def _positioned(lesion: Lesion, piece: Piece, affine: Array, shape: KidneyShape) -> Lesion:
+    """Adds what is told by the kidney's landmarks, or the notes that say why not."""
+    voxels = np.argwhere(piece.mask)
+    points = to_world(affine, voxels[:: -(-len(voxels) // MOST_POINTS)])
+    side = face(points, *shape.frontal) if shape.frontal else None
+    reasons = {
+        "exophytic_share": shape.reasons.get("contour"),
+        "sinus_distance_mm": shape.reasons.get("sinus"),
+        "polar": shape.reasons.get("lines"),
+        "face": shape.reasons.get("frontal"),
+    }
+    if shape.frontal and side is None:
+        reasons["face"] = "the lesion lies astride the kidney's frontal plane"
+    notes = [f"{name}: {reason}." for name, reason in reasons.items() if reason]
+    if shape.lines is not None and shape.lines.rule == "thirds":
+        notes.append("polar: told by the thirds of the kidney's length, since the renal sinus was not found.")
+    return replace(
+        lesion,
+        polar=polar_position(points[:, 2], shape.lines) if shape.lines else None,
+        face=side,
+        exophytic_share=1 - float(shape.contour.contains(points).mean()) if shape.contour else None,
+        sinus_distance_mm=_sinus_distance(piece.mask, affine, shape.sinus) if shape.sinus else None,
+        notes=(*lesion.notes, *notes),
+    )
+
+
+def _contact(piece: Piece, part: _Part) -> float:
+    """Area in mm2 that a lesion shares with the parenchyma of its kidney."""
+    steps = reach(part.affine[:3, :3])
+    low = [a - r for a, r in zip(piece.box.start, steps, strict=True)]
+    high = [b + r for b, r in zip(piece.box.stop, steps, strict=True)]
+    around = clamp(Box((low[0], low[1], low[2]), (high[0], high[1], high[2])), _shape(part.labels))
+    lesion = np.zeros(around.shape, np.bool_)
+    inner = tuple(slice(a - o, b - o) for a, b, o in zip(piece.box.start, piece.box.stop, around.start, strict=True))
+    lesion[inner] = piece.mask
+    return contact_area(lesion, part.labels[around.slices] == KIDNEY, part.affine[:3, :3])
+
+
+def _sinus_distance(mask: NDArray[np.bool_], affine: Array, sinus: Sinus) -> float:
+    """Distance in mm between a lesion's surface and the sinus's: of voxel centres, less half a voxel each."""
+    surface = to_world(affine, np.argwhere(mask & ~binary_erosion(mask)))
+    nearest, _ = KDTree(sinus.points).query(surface)
+    half = (GRID_MM + abs(np.linalg.det(affine[:3, :3])) ** (1 / 3)) / 2
+    return max(0.0, float(nearest.min() - half))
+
+
+def _warnings(kidney: KidneyMeasures, fragments: dict[Kind, list[float]]) -> list[str]:
+    name = {"right": "The right kidney", "left": "The left kidney", "both": "The piece of both kidneys"}[kidney.side]
+    found = [
+        f"{name}: {len(ml)} fragment{'s' if len(ml) > 1 else ''} labelled {kind} under {SMALLEST_LESION_ML} ml "
+        f"({sum(ml):.4f} ml together) are in the volumes and not in the lesions."
+        for kind, ml in fragments.items()
+    ]
+    if kidney.touches_border:
+        borders = " and ".join(kidney.touches_border)
+        found.append(f"{name} reaches the {borders} border of the volume: it may be cut off.")
+    return found
+
+
+def _name(label: int, name: str) -> str:
+    return "parenchyma" if label == KIDNEY else name
+
+
+def _start(box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    return box[0].start, box[1].start, box[2].start
+
+
+def _add(start: list[int], size: tuple[int, int, int]) -> tuple[int, int, int]:
+    return start[0] + size[0], start[1] + size[1], start[2] + size[2]
+
+
+def _shape(array: NDArray[np.uint8]) -> tuple[int, int, int]:
+    return array.shape[0], array.shape[1], array.shape[2]
+
+
+def _mean(points: Array) -> Point:
+    x, y, z = points.mean(axis=0)
+    return float(x), float(y), float(z)

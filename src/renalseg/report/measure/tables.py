@@ -1,0 +1,104 @@
+"""Measurements of a cohort as two CSV tables: one row a kidney, one row a lesion."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from renalseg.io.files import write_text
+from renalseg.report.measure.results import HU_KEYS
+
+Case = Mapping[str, Any]
+
+KIDNEYS, LESIONS = "kidneys.csv", "lesions.csv"
+TISSUES = ("parenchyma", "tumor", "cyst", "total")
+AXES = ("x", "y", "z")
+SCORES = ("renal", "padua", "spare")
+
+KIDNEY_COLUMNS = (
+    "case",
+    "side",
+    *(f"{tissue}_ml" for tissue in TISSUES),
+    "length_mm",
+    *(f"centroid_{axis}_ras_mm" for axis in AXES),
+    "touches_border",
+    "note",
+)
+LESION_COLUMNS = (
+    "case",
+    "id",
+    "kind",
+    "side",
+    "volume_ml",
+    "voxels",
+    "axial_diameter_mm",
+    "axial_slice",
+    "diameter_3d_mm",
+    "craniocaudal_mm",
+    *(f"centroid_{axis}_ras_mm" for axis in AXES),
+    "polar",
+    "face",
+    *(f"hu_{key}" for key in HU_KEYS),
+    "exophytic_share",
+    "contact_area_mm2",
+    "sinus_distance_mm",
+    *SCORES,
+    "c_index",
+    "notes",
+)
+
+
+def write_tables(cohort: Sequence[Case], folder: Path) -> None:
+    """Writes ``kidneys.csv`` and ``lesions.csv`` of all cases into ``folder``, each atomically.
+
+    Args:
+        cohort: of each case, ``Measurements.as_dict()`` or the JSON that was written of it.
+        folder: created where needed.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    write_text(kidneys_csv(cohort), folder / KIDNEYS)
+    write_text(lesions_csv(cohort), folder / LESIONS)
+
+
+def kidneys_csv(cohort: Iterable[Case]) -> str:
+    """One row a kidney; ``touches_border`` lists its borders with spaces between."""
+    rows = []
+    for case in cohort:
+        for kidney in case["kidneys"]:
+            row = {"case": case["case"], **{key: kidney[key] for key in ("side", "length_mm", "note")}}
+            row |= {f"{tissue}_ml": kidney["volumes_ml"][tissue] for tissue in TISSUES}
+            row |= _centroid(kidney)
+            rows.append(row | {"touches_border": " ".join(kidney["touches_border"])})
+    return _csv(KIDNEY_COLUMNS, rows)
+
+
+def lesions_csv(cohort: Iterable[Case]) -> str:
+    """One row a lesion; empty where a value could not be had, which the notes explain."""
+    rows = ({"case": case["case"], **_lesion_row(lesion)} for case in cohort for lesion in case["lesions"])
+    return _csv(LESION_COLUMNS, rows)
+
+
+def _lesion_row(lesion: dict[str, Any]) -> dict[str, Any]:
+    row = {key: value for key, value in lesion.items() if key in LESION_COLUMNS}
+    row |= {"axial_diameter_mm": lesion["axial_diameter"]["mm"], "axial_slice": lesion["axial_diameter"]["slice"]}
+    row |= {"diameter_3d_mm": lesion["diameter_3d"]["mm"], "notes": " ".join(lesion["notes"])}
+    row |= {f"hu_{key}": value for key, value in (lesion["hu"] or {}).items()}
+    scores = lesion["nephrometry"] or {}
+    row |= {name: scores.get(name, {}).get("total") for name in SCORES}
+    return row | _centroid(lesion) | {"c_index": scores.get("c_index", {}).get("value")}
+
+
+def _centroid(thing: dict[str, Any]) -> dict[str, float]:
+    return {f"centroid_{axis}_ras_mm": x for axis, x in zip(AXES, thing["centroid_ras_mm"], strict=True)}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """RFC 4180 with plain line ends; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,103 @@
+"""Pages for a folder of results of ``renalseg segment``: one a case, and ``index.html`` over all of them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from renalseg.core.errors import InputError, OutputError, RenalsegError
+from renalseg.core.volume import Volume
+from renalseg.io.kits import read_labels
+from renalseg.io.read import read_volume
+from renalseg.report.page.case import write_case_page
+from renalseg.report.page.cohort import Entry, write_cohort_page
+
+INDEX = "index.html"
+LABELS, RECORD, PAGE = ".nii.gz", ".json", ".html"
+
+Measure = Callable[[Volume, Volume | None], tuple[dict[str, Any], Mapping[int, bytes]]]
+"""Labels and their CT, if it is there, to the dict of ``renalseg.report.measure`` and sketches by lesion id."""
+
+
+def write_report(
+    folder: Path,
+    cts: Mapping[str, Path],
+    measure: Measure | None = None,
+    failed: Mapping[str, str] | None = None,
+    on_case: Callable[[str], None] | None = None,
+) -> list[Entry]:
+    """Writes NAME.html beside NAME.nii.gz and NAME.json of each case, and index.html.
+
+    A case whose CT is not given is in the index without a page of its own. A case that fails does not stop the others.
+
+    Args:
+        folder: results of ``renalseg segment``.
+        cts: case name to the CT that was segmented.
+        measure: measures kidneys and lesions; without it the pages show what the records hold.
+        failed: names of cases without results, and why; they are listed in the index.
+        on_case: is called with a case's name when its turn comes.
+
+    Returns:
+        The cases of the index, failed ones included.
+
+    Raises:
+        InputError: the folder holds no result. OutputError: index.html could not be written.
+    """
+    names = find_results(folder)
+    if not names and not failed:
+        raise InputError(f"{folder} holds no results (NAME.nii.gz with NAME.json); run renalseg segment into it first")
+    entries = []
+    for name in names:
+        if on_case:
+            on_case(name)
+        entries.append(_entry(folder, name, cts.get(name), measure))
+    entries += [Entry(name, error=error) for name, error in (failed or {}).items()]
+    write_cohort_page(folder / INDEX, entries, title=folder.resolve().name or "Cohort")
+    return entries
+
+
+def find_results(folder: Path) -> list[str]:
+    """Names of the cases that have labels and a record, sorted.
+
+    Raises:
+        InputError: ``folder`` is not a folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that renalseg segment wrote into")
+    names = (path.name.removesuffix(LABELS) for path in folder.glob(f"*{LABELS}") if not path.name.startswith("."))
+    return sorted(name for name in names if (folder / f"{name}{RECORD}").is_file())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a case.
+
+    Raises:
+        InputError: the file is not a record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); segment the case again") from error
+    if not isinstance(record, dict) or "volumes_ml" not in record:
+        raise InputError(f"{path} is not a record of renalseg segment; segment the case again")
+    return record
+
+
+def _entry(folder: Path, name: str, ct: Path | None, measure: Measure | None) -> Entry:
+    """Writes the page of a case where its CT is given; an error becomes part of the entry."""
+    record = None
+    measurements: dict[str, Any] | None = None
+    sketches: Mapping[int, bytes] = {}
+    try:
+        record = read_record(folder / f"{name}{RECORD}")
+        labels = read_labels(folder / f"{name}{LABELS}")
+        if f"{name}{PAGE}" == INDEX:
+            raise OutputError(f"{folder / INDEX} is the page of all cases; rename the case {name}")
+        volume = read_volume(ct) if ct else None
+        if measure is not None:
+            measurements, sketches = measure(labels, volume)
+        if volume is not None:
+            write_case_page(folder / f"{name}{PAGE}", volume, labels, {**record, "case": name}, measurements, sketches)
+    except RenalsegError as error:
+        return Entry(name, record, error=str(error))
+    return Entry(name, record, measurements, f"{name}{PAGE}" if volume is not None else None)
