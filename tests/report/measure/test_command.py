@@ -122,10 +122,10 @@ def test_a_file_named_twice_counts_once_and_hidden_files_do_not_count(tmp_path):
 
 
 def test_an_unforeseen_error_becomes_a_sentence(tmp_path, monkeypatch):
-    def broken(labels, ct):
+    def broken(*_args, **_more):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(module, "measure", broken)
+    monkeypatch.setattr(module, "assess", broken)
     (outcome,) = measure_files(label_files([write(tmp_path / "p.nii.gz")]), tmp_path / "out")
     assert outcome.measurements is None
     assert "ZeroDivisionError: by zero; please report this" in outcome.error

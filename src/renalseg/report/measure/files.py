@@ -10,7 +10,7 @@ from renalseg.core.errors import InputError, RenalsegError
 from renalseg.io.files import output_folder, write_json
 from renalseg.io.kits import is_dataset, list_cases, read_labels
 from renalseg.io.read import NIFTI_SUFFIXES, case_name, read_volume
-from renalseg.report.measure.case import measure
+from renalseg.report.assess import assess
 
 SUFFIX = ".measurements.json"
 
@@ -92,8 +92,8 @@ def measure_files(
             if on_case:
                 on_case(name)
             try:
-                measured = measure(read_labels(file.labels), None if file.ct is None else read_volume(file.ct))
-                measurements = {**measured.as_dict(), "case": name}
+                ct = None if file.ct is None else read_volume(file.ct)
+                measurements = {**assess(read_labels(file.labels), ct, sketches=False)[0], "case": name}
                 write_json(measurements, out / f"{name}{SUFFIX}")
             except RenalsegError as problem:
                 yield Outcome(name, None, str(problem))
