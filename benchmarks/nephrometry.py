@@ -79,7 +79,7 @@ def summary(rows: Rows) -> list[str]:
     )
     lines.append(f"| with the measurements | {np.median(whole):.2f} ({whole.max():.2f}) |")
     lines += ["", "| not told, reason | lesions |", "|---|---|"]
-    reasons = Counter(sentence.split(": ", 1)[1] for lesion in lesions for sentence in lesion["abstained"])
+    reasons = Counter(sentence.split(": ", 1)[1].rstrip(".") for lesion in lesions for sentence in lesion["abstained"])
     lines += [f"| {reason} | {n} |" for reason, n in reasons.most_common()]
     return lines
 

@@ -167,7 +167,7 @@ def test_distance_to_the_sinus(painted):
     sinus_end = 55 - 22 + 15
     assert lesion.sinus_distance_mm == pytest.approx(65 - 5 - sinus_end, abs=2)
     (inside,) = measure(painted([*BOTH, (TUMOR, ball((48.0, 0, 0), 6))], AXES)).lesions
-    assert inside.sinus_distance_mm == 0
+    assert inside.sinus_distance_mm < 0.5  # they meet
 
 
 @pytest.mark.parametrize(

@@ -69,13 +69,16 @@ def test_measurements_of_another_map_are_refused(make):
 
 def test_the_dictionary_is_json_and_has_the_agreed_keys(make):
     labels = make(BALL)
-    found = json.loads(json.dumps(nephrometry(labels, measure(labels))[0].as_dict(), allow_nan=False))
+    measurements = measure(labels)
+    found = json.loads(json.dumps(nephrometry(labels, measurements)[0].as_dict(), allow_nan=False))
     assert list(found) == ["renal", "padua", "spare", "c_index", "abstained"]
     for name in ("renal", "padua", "spare"):
         assert {"total", "suffix", "parts"} <= set(found[name])
         for part in found[name]["parts"].values():
             assert set(part) == {"points", "value", "unit", "why", "geometry"}
             assert part["why"].endswith(".")
+    distance = measurements.lesions[0].sinus_distance_mm
+    assert found["renal"]["parts"]["N"]["value"] == pytest.approx(distance, abs=1e-3), "one sinus for both"
 
 
 def _turned(labels: Volume, order: tuple[int, ...], signs: tuple[int, ...]) -> Volume:

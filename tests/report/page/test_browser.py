@@ -220,6 +220,20 @@ def test_every_control_has_a_name(tab):
     assert nameless == []
 
 
+def test_a_canvas_without_a_size_is_left_alone(chromium, case):
+    """As while it is printed, or in a window drawn together: negative sizes are errors of WebGL."""
+    tab = chromium.open(case)
+    tab.wait(READY)
+    choose(tab, "plane", 3)
+    tab.run("document.querySelector('.stage').style.width = 0")
+    tab.run("new Promise(done => setTimeout(done, 300))")
+    assert tab.errors() == []
+    tab.run("document.querySelector('.stage').style.width = ''")
+    assert tab.picture("canvas").std() > 20
+    assert tab.errors() == []
+    tab.close()
+
+
 def test_without_scripts_the_picture_is_there(chromium, case):
     tab = chromium.open(case, script=False)
     picture = tab.picture(".overview img")

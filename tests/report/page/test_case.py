@@ -161,11 +161,38 @@ def test_without_nephrometry_there_is_no_such_section(write, measurements):
 
 def test_many_scored_lesions_do_not_make_a_book(write, measurements):
     tumor = measurements["lesions"][0]
-    many = [{**tumor, "id": i, "volume_ml": 30.0 - i} for i in range(1, 21)]
+    many = [{**tumor, "id": i, "volume_ml": 30.0 - i} for i in range(1, 21)] + measurements["lesions"][1:]
     words = Page(write(measurements=measurements | {"lesions": many})).words
     assert words.count("PADUA not told") == 5
-    assert "The 5 largest of 20 scored lesions" in words
+    assert "The 5 largest of 20 tumors" in words
     assert "Tumor 20 left" in words
+
+
+def test_small_pieces_are_listed_apart_and_not_counted(write, measurements):
+    tumor, cyst = measurements["lesions"]
+    small = [{**tumor, "id": 3, "volume_ml": 0.499}, {**cyst, "id": 4, "volume_ml": 0.03}]
+    words = Page(write(measurements=measurements | {"lesions": [tumor, cyst, *small]})).words
+    assert "Lesions 2 1 tumor, 1 cyst; 2 under 0.5 ml" in words
+    assert "2 pieces under 0.5 ml Lesion Side" in words
+    assert words.index("2 pieces under") < words.index("Tumor 3 left") < words.index("Nephrometry")
+    assert "27.0 0.03" in words
+    assert words.count("PADUA not told") == 1
+    words = Page(write(measurements=measurements | {"lesions": small})).words
+    assert "No tumor or cyst of at least 0.5 ml was labelled." in words
+    assert "Largest tumor" not in words
+
+
+def test_a_note_is_said_once_with_the_lesions_that_it_is_about(write):
+    assert Page(write()).words.count("No sinus distance") == 1
+    assert "Tumor 1, Cyst 2: No sinus distance: the sinus is not told." in Page(write()).words
+
+
+def test_a_part_that_was_not_told_is_left_to_the_reason(write, measurements):
+    renal = measurements["lesions"][0]["nephrometry"]["renal"]
+    renal["parts"]["N"] = {**renal["parts"]["R"], "points": None, "why": "Not told: no sinus."}
+    words = Page(write(measurements=measurements)).words
+    assert "Not told: no sinus." not in words
+    assert "A a 28.3 mm, at most 40 mm" in words  # a letter in place of points
 
 
 def test_no_lesion(write, measurements):

@@ -34,6 +34,23 @@ def test_a_row_a_case(write, record, measurements):
     assert text.count("look at the labels") == 2
 
 
+def test_small_pieces_are_not_counted(write, record, measurements):
+    tumor = measurements["lesions"][0]
+    small = {**tumor, "id": 9, "volume_ml": 0.4, "axial_diameter": {"mm": 77.0}}
+    row = keys(write([Entry("a", record, measurements | {"lesions": [*measurements["lesions"], small]})]))[0]
+    assert row[6:9] == ["1", "1", "28.3"]
+
+
+@pytest.mark.parametrize(
+    ("ml", "measured_ml", "expected"), [(0.4, None, 0), (0.6, None, 1), (0.6, 0.3, 0), (0.6, 0.5, 1)]
+)
+def test_cases_with_a_tumor(write, record, measurements, ml, measured_ml, expected):
+    lesion = {**measurements["lesions"][0], "volume_ml": measured_ml}
+    found = measurements | {"lesions": [lesion]} if measured_ml else None
+    text = write([Entry("a", record | {"volumes_ml": {"tumor": ml}}, found)])
+    assert f"<dt>With a tumor</dt><dd><b>{expected}</b>" in text
+
+
 def test_columns_without_any_value_are_left_out(write, record):
     assert keys(write([Entry("b", record)])) == [["b", "150.0", "9.0", "0.9", "0.31", "1"]]
     assert "Right kidney" not in write([Entry("b", record)])

@@ -47,8 +47,8 @@ def restored(contour: Contour, parenchyma: Array, lesions: Array) -> Contour | N
     radii = contour.radii(middle, directions)
     surface = middle + directions * radii[:, None]
     to_parenchyma, to_lesion = (KDTree(points).query(surface)[0] for points in (parenchyma, lesions))
-    known = to_parenchyma <= NEAR_MM
-    crater = ~known & (to_lesion < to_parenchyma)
+    crater = to_lesion < to_parenchyma
+    known = ~crater & (to_parenchyma <= NEAR_MM)
     if known.mean() < SMALLEST_KNOWN:
         return None
     if not crater.any():

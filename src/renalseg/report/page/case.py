@@ -16,13 +16,13 @@ from renalseg.report.figures import overlay
 from renalseg.report.page.environment import data_uri, render
 from renalseg.report.page.scene import make_scene
 from renalseg.report.page.viewer import WINDOWS, payload
-from renalseg.report.page.wording import kidney_title, lesion_title, provenance, renal_score, tiles
+from renalseg.report.page.wording import SMALLEST_ML, kidney_title, lesion_title, provenance, renal_score, tiles
 
 SCORES = (("renal", "R.E.N.A.L."), ("padua", "PADUA"), ("spare", "SPARE"))
 """Point scores of ``renalseg.report.nephrometry``, in this order on the page."""
 
 MOST_CARDS = 5
-"""Nephrometry is told part by part for so many lesions, the largest first; the table has the total of each."""
+"""Nephrometry is told part by part for so many tumors, the largest first; the table has the total of each lesion."""
 
 
 def write_case_page(
@@ -52,6 +52,7 @@ def write_case_page(
     name = str(record.get("case") or ct.name)
     scene = make_scene(ct, labels)
     lesions = _lesions(measurements, sketches or {})
+    tumors = [x for x in lesions if x["kind"] == "tumor" and x["volume_ml"] >= SMALLEST_ML]
     start = lesions[0]["centroid_ras_mm"] if lesions else _first_look(labels)
     page = render(
         "case.html",
@@ -65,9 +66,12 @@ def write_case_page(
         windows=WINDOWS,
         measured=measurements is not None,
         kidneys=[{**k, "title": kidney_title(k["side"])} for k in (measurements or {}).get("kidneys", ())],
-        lesions=lesions,
-        scored=[lesion for lesion in lesions if lesion["scores"] or lesion["abstained"]],
-        most_cards=MOST_CARDS,
+        lesions=[lesion for lesion in lesions if lesion["volume_ml"] >= SMALLEST_ML],
+        smaller=[lesion for lesion in lesions if lesion["volume_ml"] < SMALLEST_ML],
+        smallest_ml=SMALLEST_ML,
+        is_scored=any(lesion["scores"] for lesion in lesions),
+        cards=[lesion for lesion in tumors if lesion["scores"] or lesion["abstained"]][:MOST_CARDS],
+        tumors=len(tumors),
         overview=data_uri(_overview(ct, labels, name)),
         provenance=provenance(record),
     )

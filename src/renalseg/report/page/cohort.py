@@ -12,7 +12,7 @@ from renalseg.io.files import write_text
 from renalseg.predict.confidence import LOW
 from renalseg.report.page.environment import number, render
 from renalseg.report.page.histogram import histogram
-from renalseg.report.page.wording import Tile, axial_mm, renal_score, tumors
+from renalseg.report.page.wording import SMALLEST_ML, Tile, axial_mm, counted, renal_score
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def write_cohort_page(path: Path, entries: Sequence[Entry], title: str = "Cohort
         failed=[e for e in entries if e.error],
         warned=[e for e in done if (e.record or {}).get("warnings")],
         charts=list(_charts(done)),
+        smallest_ml=SMALLEST_ML,
         columns=(COLUMNS[0], *(COLUMNS[1 + i] for i in used)),
         rows=[
             (e.name, quote(e.page) if e.page else None, [row[i] for i in used])
@@ -99,12 +100,12 @@ def write_cohort_page(path: Path, entries: Sequence[Entry], title: str = "Cohort
 
 def _tiles(entries: Sequence[Entry], done: Sequence[Entry]) -> list[Tile]:
     confidences = [c for e in done if (c := _confidence(e)) is not None]
-    with_tumor = sum((_ml(e, "tumor") or 0) > 0 for e in done)
+    with_tumor = sum(_has_tumor(e) for e in done)
     none_found = sum((e.record or {}).get("kidney_found") is False for e in done)
     low = sum(c < LOW for c in confidences)
     return [
         Tile("Cases", str(len(entries)), f"{len(done)} segmented"),
-        Tile("With a tumor", str(with_tumor), "labelled, not diagnosed"),
+        Tile("With a tumor", str(with_tumor), f"from {SMALLEST_ML:g} ml; labelled, not diagnosed"),
         Tile("Without a kidney", str(none_found), "none found"),
         Tile("Low confidence", str(low), f"below {LOW:g}: look at these first"),
         Tile(
@@ -113,15 +114,21 @@ def _tiles(entries: Sequence[Entry], done: Sequence[Entry]) -> list[Tile]:
     ]
 
 
+def _has_tumor(entry: Entry) -> bool:
+    """One piece of at least ``SMALLEST_ML``; where nothing was measured, so much in all."""
+    if entry.measurements is not None:
+        return bool(counted(entry.measurements, "tumor"))
+    return (_ml(entry, "tumor") or 0) >= SMALLEST_ML
+
+
 def _charts(done: Sequence[Entry]) -> Iterator[Markup]:
     """Only of quantities that some case has."""
     kidneys = [k for e in done for k in (e.measurements or {}).get("kidneys", ())]
-    lesions = [x for e in done for x in (e.measurements or {}).get("lesions", ())]
     parenchyma = [k["volumes_ml"]["parenchyma"] for k in kidneys]
     yield from _chart("Parenchyma of a kidney", "ml", parenchyma)
     yield from _chart("Volume of all tumors of a case", "ml", [v for e in done if (v := _ml(e, "tumor"))])
     for kind in ("tumor", "cyst"):
-        diameters = [axial_mm(x) for x in lesions if x["kind"] == kind]
+        diameters = [axial_mm(x) for e in done for x in counted(e.measurements, kind)]
         yield from _chart(f"Axial diameter of a {kind}", "mm", [d for d in diameters if d is not None])
     confidences = [c for e in done if (c := _confidence(e)) is not None]
     yield from _chart("Confidence", "", confidences, (0.0, 1.0), LOW)
@@ -140,8 +147,8 @@ def _cells(entry: Entry) -> list[Cell]:
     volumes = {k["side"]: k["volumes_ml"]["total"] for k in (measured or {}).get("kidneys", ())}
     counts: list[float | None] = [None, None]
     if measured is not None:
-        counts = [sum(x["kind"] == kind for x in measured["lesions"]) for kind in ("tumor", "cyst")]
-    largest = max(tumors(measured), key=lambda x: axial_mm(x) or 0, default=None)
+        counts = [len(counted(measured, kind)) for kind in ("tumor", "cyst")]
+    largest = max(counted(measured, "tumor"), key=lambda x: axial_mm(x) or 0, default=None)
     score = renal_score(largest) if largest else number(None)
     renal = ((largest or {}).get("nephrometry") or {}).get("renal") or {}
     confidence, warnings = _confidence(entry), len((entry.record or {}).get("warnings", ()))

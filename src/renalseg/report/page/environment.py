@@ -1,6 +1,7 @@
 """Templates, their filters, and what every page shares. Every value is escaped; this package's own parts are not."""
 
 from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -54,11 +55,26 @@ def percent(value: Any) -> str:
     return with_unit(value * 100 if isinstance(value, int | float) else None, "%", 0)
 
 
+def notes_of(lesions: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each note once, with the lesions that it is about, as in "Tumor 1, Cyst 3"."""
+    about: dict[str, list[str]] = {}
+    for lesion in lesions:
+        for note in lesion["notes"]:
+            about.setdefault(str(note), []).append(f"{str(lesion['kind']).capitalize()} {lesion['id']}")
+    return [(note, ", ".join(names)) for note, names in about.items()]
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("renalseg.report.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"number": number, "unit": with_unit, "percent": percent, "data_uri": data_uri}
+    made.filters |= {
+        "number": number,
+        "unit": with_unit,
+        "percent": percent,
+        "data_uri": data_uri,
+        "notes_of": notes_of,
+    }
     made.globals |= {"own": lambda name: Markup(resource(name)), "label_table": LABELS, "low_confidence": LOW}
     return made

@@ -6,6 +6,9 @@ from typing import Any
 
 from renalseg.report.page.environment import ABSENT, number, with_unit
 
+SMALLEST_ML = 0.5
+"""Pieces below this (a ball 10 mm wide) are no lesions to be counted; they are listed apart. Our choice."""
+
 SIDES = {"right": "Right kidney", "left": "Left kidney", "both": "Both kidneys"}
 
 
@@ -44,9 +47,10 @@ def axial_mm(lesion: Mapping[str, Any]) -> float | None:
     return value
 
 
-def tumors(measurements: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The tumors among the lesions, largest first."""
-    return [x for x in (measurements or {}).get("lesions", ()) if x["kind"] == "tumor"]
+def counted(measurements: Mapping[str, Any] | None, kind: str) -> list[Mapping[str, Any]]:
+    """The tumors, or cysts, of at least ``SMALLEST_ML``, largest first."""
+    lesions = (measurements or {}).get("lesions", ())
+    return [x for x in lesions if x["kind"] == kind and x["volume_ml"] >= SMALLEST_ML]
 
 
 def tiles(record: Mapping[str, Any], measurements: Mapping[str, Any] | None) -> list[Tile]:
@@ -75,10 +79,11 @@ def _kidney_tiles(record: Mapping[str, Any], measurements: Mapping[str, Any] | N
 
 
 def _lesion_tiles(measurements: Mapping[str, Any]) -> list[Tile]:
-    found = tumors(measurements)
-    cysts = len(measurements["lesions"]) - len(found)
-    counts = f"{_count(len(found), 'tumor')}, {_count(cysts, 'cyst')}" if measurements["lesions"] else "none"
-    made = [Tile("Lesions", str(len(measurements["lesions"])), counts)]
+    found, cysts = counted(measurements, "tumor"), counted(measurements, "cyst")
+    counts = f"{_count(len(found), 'tumor')}, {_count(len(cysts), 'cyst')}" if found or cysts else "none"
+    smaller = len(measurements["lesions"]) - len(found) - len(cysts)
+    note = f"{counts}; {smaller} under {SMALLEST_ML:g} ml" if smaller else counts
+    made = [Tile("Lesions", str(len(found) + len(cysts)), note)]
     if found:
         score = renal_score(found[0])
         note = f"{with_unit(found[0]['volume_ml'], 'ml')}, {kidney_title(found[0]['side']).lower()}"

@@ -16,6 +16,8 @@
     dragAndDropEnabled: false, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "", loadingText: "", scrollRequiresFocus: true,
     fontMinPx: 12, fontSizeScaling: 0.3, logLevel: "error", tileMargin: 4, sliceType: 0,
   });
+  const resize = viewer.resizeListener.bind(viewer);
+  viewer.resizeListener = () => { if ($("canvas").offsetWidth && $("canvas").offsetHeight) resize(); };  // none in print
   await viewer.attachToCanvas($("canvas"));
   const load = (base64, name, more) => niivue.NVImage.loadFromBase64({ base64, name, ...more });
   viewer.addVolume(await load(scene.ct, "ct.nii.gz", { colormap: "gray", cal_min: scene.window[0], cal_max: scene.window[1], trustCalMinMax: false }));
