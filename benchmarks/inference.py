@@ -1,0 +1,68 @@
+"""A whole case by the cascade, beside the same networks slid over the whole volume by MONAI; one machine, one run.
+
+    python benchmarks/inference.py [--preset paper] [--case median] [--repeats 1] [--peer-seconds 123.4]
+
+Ours is complete: reading, three networks, mirror averaging, composition, files written (``renalseg.benchmark``). MONAI
+``SlidingWindowInferer`` runs the kidney and the lesion network over all of the CT at its own resolution, windows as
+large as ours, its default overlap of 0.25, with the mirror too; reading, composition and writing are not counted, in
+its favour. Both run untrained networks in the same precision and memory layout. ``--peer-seconds`` adds another
+system's seconds for the same case, as its own script measured them on this machine.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from renalseg.benchmark import CASES, as_markdown, draw_ct, measure_case, untrained
+from renalseg.config import preset
+from renalseg.image.intensity import normalise
+from renalseg.predict.segmenter import Segmenter
+
+
+@torch.inference_mode()
+def slide(segmenter: Segmenter, case: str) -> float:
+    """Seconds of the two fine networks over the whole CT, with the mirror along z."""
+    config, runtime = segmenter.config, segmenter.runtime
+    hu = torch.from_numpy(draw_ct(*CASES[case]).array)
+    image = normalise(hu, config.intensity)[None, None].to(runtime.device)
+    window = (min(config.fine.window, image.shape[2]), *config.fine.in_plane)
+    inferer = SlidingWindowInferer(roi_size=window, sw_batch_size=1, overlap=0.25)
+
+    def both(network: torch.nn.Module, part: torch.Tensor) -> torch.Tensor:
+        pair = torch.cat((part, part.flip(2))).contiguous(memory_format=runtime.memory_format)
+        with runtime.autocast():
+            straight, mirrored = network(pair).float().softmax(1)
+        return (straight + mirrored.flip(1))[None] / 2
+
+    runtime.synchronise()
+    started = time.perf_counter()
+    for networks in (segmenter.models.kidney, segmenter.models.lesion):
+        inferer(image, lambda part, n=networks[0]: both(n, part))
+    runtime.synchronise()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--case", choices=list(CASES), default="median")
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--peer-seconds", type=float)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        segmenter = Segmenter(untrained(preset(a.preset), Path(folder)))
+        ours = measure_case(segmenter, a.case, a.repeats)
+        print(as_markdown([ours]))
+        theirs = median(slide(segmenter, a.case) for _ in range(a.repeats))
+    print(f"MONAI SlidingWindowInferer, two networks, whole volume: {theirs:.1f} s; ratio {theirs / ours.wall_s:.1f}")
+    if a.peer_seconds:
+        print(f"peer: {a.peer_seconds:.1f} s; ratio {a.peer_seconds / ours.wall_s:.1f}")
+
+
+if __name__ == "__main__":
+    main()
