@@ -2,10 +2,10 @@
 
     python benchmarks/exophytic.py KITS23_LABELS [--kidneys 20] [--balls 12]
 
-From label maps are taken kidneys without tumor and cyst that are not cut off. Balls of 8, 12, 18 and 26 mm radius
-take the place of their parenchyma, with centres from one radius below to 0.6 radii above the surface, not on the
-hilum's side. True is the share of a ball beyond the hull of the whole kidney. Tumors that push parenchyma aside are
-not imitated. The table goes to standard output.
+Kidneys without tumor and cyst that are not cut off are taken from label maps. Balls of 8, 12, 18 and 26 mm radius take
+the place of their parenchyma, with centres from one radius below to 0.6 radii above the surface, not on the hilum's
+side. True is the share of a ball beyond the hull of the whole kidney. Tumors that push parenchyma aside are not
+imitated. The table goes to standard output.
 """
 
 import argparse

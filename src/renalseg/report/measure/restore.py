@@ -3,7 +3,7 @@
 The hull of the parenchyma bridges a crater flatly, below the surface that was there. So the hull's radius is continued
 over craters: an ellipsoid is fitted to the surface beside them, and what the surface differs from it is spread smoothly
 by a spline on the sphere (Wahba 1981, doi:10.1137/0902002). On healthy kidneys with balls of 8 to 26 mm radius cut out
-(benchmarks/exophytic.py, numbers in docs/measurements.md) this halves the error of the hull alone.
+(benchmarks/exophytic.py, numbers in docs/measurements.md) this about halves the error of the hull alone.
 """
 
 import numpy as np
@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 N_DIRECTIONS = 1200
 NEAR_MM = 4.0
-"""The hull's surface is known where parenchyma lies this near; a grid step of 2 mm and lobes need some. Ours."""
+"""The hull's surface is known where parenchyma lies this near. Ours: with the rims of craters unknown too, contours of
+real kidneys came out too high (mean error of the share -0.03 instead of 0.00)."""
 
 HIGHEST_BULGE_MM = 15.0
 """The surface is never put further beyond the hull than this. Ours."""
@@ -47,8 +48,8 @@ def restored(contour: Contour, parenchyma: Array, lesions: Array) -> Contour | N
     radii = contour.radii(middle, directions)
     surface = middle + directions * radii[:, None]
     to_parenchyma, to_lesion = (KDTree(points).query(surface)[0] for points in (parenchyma, lesions))
-    crater = to_lesion < to_parenchyma
-    known = ~crater & (to_parenchyma <= NEAR_MM)
+    known = to_parenchyma <= NEAR_MM
+    crater = ~known & (to_lesion < to_parenchyma)
     if known.mean() < SMALLEST_KNOWN:
         return None
     if not crater.any():
