@@ -16,8 +16,8 @@ from renalseg.model.runtime import Runtime
 
 def coarse_input(volume: Volume, config: Config, runtime: Runtime) -> torch.Tensor:
     """The network's input: float32 [1, 1, z, y, x] of ``config.coarse.shape``, on the device."""
-    hu = torch.from_numpy(np.require(volume.array, requirements=("C", "W"))).to(runtime.device)
-    return normalise(resize(hu, config.coarse.shape), config.intensity)[None, None]
+    hu = torch.from_numpy(np.require(volume.array, requirements=("C", "W")))
+    return normalise(resize(hu, config.coarse.shape, device=runtime.device), config.intensity)[None, None]
 
 
 @torch.inference_mode()

@@ -13,12 +13,15 @@ SLAB = 32
 """Slices that are turned back to the original resolution at a time."""
 
 
-def compose(kidney: torch.Tensor, lesion: torch.Tensor, volume: Volume, box: Box) -> NDArray[np.uint8]:
+def compose(
+    kidney: torch.Tensor, lesion: torch.Tensor, volume: Volume, box: Box, device: torch.device | None = None
+) -> NDArray[np.uint8]:
     """Labels uint8 [z, y, x] on the grid of ``volume``: ``kidney? argmax(other kidney, tumor, cyst) : background``.
 
     Args:
         kidney: probabilities [2, d, y, x] on the fine grid of ``box``.
         lesion: probabilities [3, d, y, x] of other kidney, tumor, cyst, in the order of the label ids from 1.
+        device: where to compute, slab by slab; where the probabilities are by default.
 
     Probabilities are interpolated, not labels; the largest is taken on the device, so only labels leave it.
     """
@@ -27,8 +30,8 @@ def compose(kidney: torch.Tensor, lesion: torch.Tensor, volume: Volume, box: Box
     for z in range(0, box.shape[0], SLAB):
         part = slice(z, z + SLAB)
         shape = (kidney[0, part].shape[0], *box.shape[1:])
-        inside = resize(kidney[1, part], shape) >= 0.5
-        target[part] = (inside * _largest(resize(lesion[:, part], shape))).cpu().numpy()
+        inside = resize(kidney[1, part], shape, device=device) >= 0.5
+        target[part] = (inside * _largest(resize(lesion[:, part], shape, device=device))).cpu().numpy()
     return labels
 
 

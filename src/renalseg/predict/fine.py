@@ -19,36 +19,41 @@ def fine_probability(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Class probabilities of ``image`` [1, 1, d, y, x]: mean over networks and mirrors; and how these agree.
 
-    With ``mirror``, an image and its mirror along z go through the network as one batch of two.
+    With ``mirror``, an image and its mirror along z go through the network as one batch of two, or one by one where the
+    device has no room for two. One window at a time is on the device; results gather where the image is.
 
     Args:
-        inside: bool [d, y, x], where the two predictions are compared; everywhere by default.
+        inside: bool [d, y, x], where the result matters; everywhere by default. The two predictions are compared
+            there, and a window without any is left out: slices of such windows alone are all of the first class.
 
     Returns:
         Probabilities float32 [classes, d, y, x], and float32 [classes, classes] on the CPU: the voxels that the image
         calls the row's class and the mirror the column's, blended like the windows; None without ``mirror``.
+
+    Raises:
+        torch.OutOfMemoryError: the device has no room for a window.
     """
-    starts = window_starts(image.shape[2], fine.window, fine.overlap)
-    length = min(fine.window, image.shape[2])
-    weight = blend_weights(length).to(image.device)
-    total, mirrors, norm = None, None, torch.zeros(image.shape[2], device=image.device)
-    for start in starts:
-        span = slice(start, start + length)
-        window = image[:, :, span]
-        batch = torch.cat((window, window.flip(2))) if mirror else window
-        batch = batch.contiguous(memory_format=runtime.memory_format)
-        each = _mean_probability(batch, networks, runtime)
-        if total is None or mirrors is None:
+    depth = image.shape[2]
+    length = min(fine.window, depth)
+    spans = [slice(start, start + length) for start in window_starts(depth, fine.window, fine.overlap)]
+    needed = [span for span in spans if inside is None or inside[span].any()] or spans[:1]
+    weight, norm = blend_weights(length), torch.zeros(depth)
+    total, mirrors = torch.empty(0), torch.empty(0)
+    for span in needed:
+        each = _window(image[:, :, span].to(runtime.device), networks, runtime, mirror)
+        if span == needed[0]:
             total = torch.zeros(each.shape[1], *image.shape[2:], device=image.device)
-            mirrors = torch.zeros(each.shape[1] ** 2, image.shape[2], device=image.device)
+            mirrors = torch.zeros(each.shape[1] ** 2, depth)
         if mirror:
-            mirrors[:, span] += _joint_counts(each, None if inside is None else inside[span]) * weight
-        total[:, span] += each.mean(0) * weight[:, None, None]
+            within = None if inside is None else inside[span].to(each.device)
+            mirrors[:, span] += _joint_counts(each, within).cpu() * weight
+        weighted = each.mean(0).mul_(weight.to(each.device)[:, None, None])
+        total[:, span] += weighted.to(total.device)
         norm[span] += weight
-    assert total is not None
-    assert mirrors is not None
-    table = (mirrors / norm).sum(1).view(len(total), len(total)).cpu() if mirror else None
-    return total / norm[:, None, None], table
+    total[0, norm.to(total.device) == 0] = 1.0
+    norm[norm == 0] = 1.0
+    table = (mirrors / norm).sum(1).view(len(total), len(total)) if mirror else None
+    return total.div_(norm.to(total.device)[:, None, None]), table
 
 
 def window_starts(depth: int, window: int, overlap: float) -> list[int]:
@@ -66,15 +71,28 @@ def blend_weights(length: int) -> torch.Tensor:
     return torch.minimum(ramp, ramp.flip(0))
 
 
+def _window(window: torch.Tensor, networks: Sequence[torch.nn.Module], runtime: Runtime, mirror: bool) -> torch.Tensor:
+    """Probabilities [n, classes, z, y, x] of a window, and with ``mirror`` those of its mirror, turned back."""
+    if not mirror:
+        return _mean_probability(window, networks, runtime)
+    batch = torch.cat((window, window.flip(2)))
+    try:
+        straight, mirrored = _mean_probability(batch, networks, runtime)
+    except torch.OutOfMemoryError:
+        runtime.free_device_memory()
+        (straight,), (mirrored,) = (_mean_probability(one[None], networks, runtime) for one in batch)
+    return torch.stack((straight, mirrored.flip(1)))
+
+
 def _mean_probability(batch: torch.Tensor, networks: Sequence[torch.nn.Module], runtime: Runtime) -> torch.Tensor:
-    """Mean over networks, [n, classes, z, y, x]; the second item, mirrored along z, is turned back."""
+    """Mean over networks, [n, classes, z, y, x]."""
+    batch = batch.contiguous(memory_format=runtime.memory_format)
     total = torch.zeros((), device=batch.device)
     for network in networks:
         with runtime.autocast():
             logits = network(batch)
         total = total + logits.float().softmax(1)
-    mean = total / len(networks)
-    return mean if len(batch) == 1 else torch.stack((mean[0], mean[1].flip(1)))
+    return total / len(networks)
 
 
 def _joint_counts(both: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:

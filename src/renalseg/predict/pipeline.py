@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.plausibility import plausibility
 from renalseg.predict.roi import find_box, fine_input
+from renalseg.predict.room import fine_with_room, on_cpu, place_for
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ def segment_volume(
     if box is not None:
         fine = _fine(volume, box, models, config, runtime, mirror, record, truth)
         with record.step("compose", runtime):
-            labels = compose(fine.kidney, fine.lesion, volume, box)
+            labels = compose(fine.kidney, fine.lesion, volume, box, runtime.device)
         with record.step("clean", runtime):
             inside, kept, dropped = clean(labels[box.slices], volume.voxel_mm3, config.clean)
             labels[box.slices] = inside
@@ -128,7 +130,16 @@ def _coarse_mask(
     if not models.coarse and truth is not None:
         perfect = perfect_mask(truth, config).numpy()
         return perfect, float(perfect.any())
-    probability = coarse_probability(coarse_input(volume, config, runtime), models.coarse, runtime)
+    image = coarse_input(volume, config, runtime)
+    try:
+        probability = coarse_probability(image, models.coarse, runtime)
+    except torch.OutOfMemoryError:
+        runtime.free_device_memory()
+
+        def run(networks: Sequence[torch.nn.Module], host: Runtime) -> torch.Tensor:
+            return coarse_probability(image.cpu(), networks, host)
+
+        probability = on_cpu("coarse", models.coarse, runtime, run, record.warnings)
     mask, dropped = clean_coarse(probability, volume, config)
     record.drop("coarse", dropped)
     return mask, float(probability.max())
@@ -145,7 +156,9 @@ def _fine(
     truth: Volume | None,
 ) -> _Fine:
     with record.step("roi", runtime):
-        image = fine_input(volume, box, config, runtime.device)
+        shape = (box.shape[0], *config.fine.in_plane)
+        classes = len(config.fine.kidney.classes) + len(config.fine.lesion.classes)
+        image = fine_input(volume, box, config, place_for(shape, 1 + classes, runtime))
     probabilities: dict[Stage, torch.Tensor] = {}
     mirrors: dict[Stage, torch.Tensor] = {}
     stages: tuple[tuple[Stage, Sequence[torch.nn.Module]], ...] = (("kidney", models.kidney), ("lesion", models.lesion))
@@ -153,12 +166,14 @@ def _fine(
         with record.step(stage, runtime):
             if networks or truth is None:
                 inside = probabilities["kidney"][1] >= 0.5 if stage == "lesion" else None
-                flip = mirror and config.fine.mirror_z
-                probabilities[stage], table = fine_probability(image, networks, config.fine, runtime, flip, inside)
+                predict = partial(fine_probability, image, mirror=mirror and config.fine.mirror_z, inside=inside)
+                probabilities[stage], table = fine_with_room(
+                    stage, networks, config.fine, runtime, predict, record.warnings
+                )
                 if table is not None:
                     mirrors[stage] = table
             else:
-                probabilities[stage] = _perfect(stage, truth, box, config).to(runtime.device)
+                probabilities[stage] = _perfect(stage, truth, box, config).to(image.device)
     return _Fine(probabilities["kidney"], probabilities["lesion"], mirrors)
 
 
@@ -207,10 +222,11 @@ def _summary(
     mirror: bool,
 ) -> dict[str, Any]:
     ml = volume.voxel_mm3 / 1000
+    cut = labels[:0] if box is None else labels[box.slices]  # nothing is labelled outside
     return {
         "case": volume.name,
         "kidney_found": bool(kept),
-        "volumes_ml": {label.name: round(float((labels == label.id).sum() * ml), 3) for label in LABELS},
+        "volumes_ml": {label.name: round(float(np.count_nonzero(cut == label.id) * ml), 3) for label in LABELS},
         "components": [{"voxels": c.voxels, "ml": round(c.volume_mm3 / 1000, 3), "centre_zyx": c.centre} for c in kept],
         "dropped_components": record.dropped,
         "warnings": record.warnings,

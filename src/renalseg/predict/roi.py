@@ -22,6 +22,6 @@ def find_box(mask: NDArray[np.bool_], volume: Volume, config: Config) -> Box | N
 
 
 def fine_input(volume: Volume, box: Box, config: Config, device: torch.device) -> torch.Tensor:
-    """The image in the box, resampled in plane and never along z: float32 [1, 1, d, y, x] in [-1, 1]."""
-    cut = torch.from_numpy(np.require(volume.array[box.slices], requirements=("C", "W"))).to(device)
-    return normalise(resize(cut, (box.shape[0], *config.fine.in_plane)), config.intensity)[None, None]
+    """The image in the box, resampled in plane and never along z: float32 [1, 1, d, y, x] in [-1, 1], on ``device``."""
+    cut = torch.from_numpy(np.require(volume.array[box.slices], requirements=("C", "W")))
+    return normalise(resize(cut, (box.shape[0], *config.fine.in_plane), device=device), config.intensity)[None, None]

@@ -1,0 +1,72 @@
+"""What to do when the device runs out of memory: a smaller window, then the CPU, and a sentence that says so."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from renalseg.config import Fine, Stage
+from renalseg.model.runtime import Runtime, choose
+
+T = TypeVar("T")
+
+SMALLEST_WINDOW = 12
+"""Slices: fewer tell the fine networks too little about what is above and below. Settled."""
+
+KEPT_BYTES = 256 * 10**6
+"""Image and probabilities of the fine grid stay on the device up to this size; larger ones gather on the host."""
+
+
+def place_for(shape: tuple[int, ...], channels: int, runtime: Runtime) -> torch.device:
+    """Where ``channels`` float32 arrays of ``shape`` are kept, so that the device's share has an upper bound."""
+    needed = 4 * channels * torch.Size(shape).numel()
+    return runtime.device if needed <= KEPT_BYTES else torch.device("cpu")
+
+
+def fine_with_room(
+    stage: Stage,
+    networks: Sequence[torch.nn.Module],
+    fine: Fine,
+    runtime: Runtime,
+    run: Callable[[Sequence[torch.nn.Module], Fine, Runtime], T],
+    warnings: list[str],
+) -> T:
+    """``run(networks, fine, runtime)``, where need be with ever smaller windows, at last on the CPU.
+
+    Args:
+        warnings: gets a sentence for each thing that was given up.
+
+    Raises:
+        torch.OutOfMemoryError: on the CPU, there is no room for the smallest window either.
+    """
+    while True:
+        try:
+            return run(networks, fine, runtime)
+        except torch.OutOfMemoryError:
+            runtime.free_device_memory()
+            if fine.window // 2 < SMALLEST_WINDOW:
+                break
+            fine = fine.model_copy(update={"window": fine.window // 2})
+            warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
+    return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+
+
+def on_cpu(
+    stage: Stage,
+    networks: Sequence[torch.nn.Module],
+    runtime: Runtime,
+    run: Callable[[Sequence[torch.nn.Module], Runtime], T],
+    warnings: list[str],
+) -> T:
+    """``run`` with copies of ``networks`` on the CPU, after the device ran out of memory.
+
+    Raises:
+        torch.OutOfMemoryError: ``runtime`` is the CPU already.
+    """
+    if runtime.is_host:
+        raise torch.OutOfMemoryError(f"no memory for the stage {stage} on the CPU")
+    host = choose("cpu")
+    moved = [host.predictor(copy.deepcopy(network).to("cpu")) for network in networks]
+    warnings.append(f"The device's memory ran out; the stage {stage} was computed on the CPU.")
+    return run(moved, host)
