@@ -59,10 +59,21 @@ class LeanResUnet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Logits float32 [n, classes, z, y, x] of ``image`` float [n, 1, z, y, x]."""
+        logits = torch.empty(0)
         with torch.autocast("cpu", enabled=False):
-            return torch.cat([self._one(sample[None]) for sample in image])
+            for i, sample in enumerate(image):
+                x = self._features(sample[None])
+                if i == 0:
+                    z, _, *in_plane = x.size
+                    logits = torch.empty(len(image), len(self._head.weight), z, *in_plane)
+                for (a, b), part in zip(_spans(x.size[0], x.step), x.parts, strict=True):
+                    logits[i, :, a:b] = self._head.flat(part).transpose(0, 1)
+                del x, part
+            unfolded: torch.Tensor = self.unfold(logits)
+        return unfolded
 
-    def _one(self, image: torch.Tensor) -> torch.Tensor:
+    def _features(self, image: torch.Tensor) -> "_Slabs":
+        """What the head sees of ``image`` [1, 1, z, y, x]."""
         x = _whole(_padded(_slices_first(self.stem(image.to(self.dtype)))))
         skips = []
         for level in self._encoder:
@@ -72,9 +83,7 @@ class LeanResUnet(nn.Module):
         x = skips.pop()
         for up, block in self._decoder:
             x = block.merge(x, skips.pop(), up)
-        logits = torch.cat([self._head.flat(part).float() for part in x.parts])
-        unfolded: torch.Tensor = self.unfold(logits.transpose(0, 1)[None])
-        return unfolded
+        return x
 
 
 @dataclass(frozen=True)
