@@ -36,8 +36,8 @@ def healthy(dataset: Path) -> Iterator[tuple[WorldGrid, float]]:
         for kidney in kidney_sides(labels):
             cut = any(b.start == 0 or b.stop == n for b, n in zip(kidney.box, labels.shape, strict=True))
             if not kidney.note and not cut and not (kidney.labels > KIDNEY).any():
-                affine = shifted(labels.affine, tuple(b.start for b in kidney.box))
-                yield world_grid(kidney.labels, affine), -1.0 if kidney.title == "Right kidney" else 1.0
+                affine = shifted(labels.affine, kidney.start)
+                yield world_grid(kidney.labels, affine), -1.0 if kidney.side == "right" else 1.0
 
 
 def trial(grid: WorldGrid, medial: float, radius: float, rng: np.random.Generator) -> tuple[float, float, float]:

@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from renalseg.config import STAGES, Config, preset
-from renalseg.model.resunet import build
-from renalseg.model.runtime import PRECISIONS, Runtime, choose
+from renalseg.benchmark import matrix_rate, network_tflop
+from renalseg.config import STAGES, Config, Stage, preset
+from renalseg.model.runtime import Runtime, choose
 from renalseg.train.cache import Prepared
 from renalseg.train.dataset import Sample
 from renalseg.train.loop import Run, train
@@ -50,28 +49,10 @@ def made_up(folder: Path, stage: str, config: Config, cases: int) -> list[Prepar
     return made
 
 
-def matrix_tflops(runtime: Runtime) -> float:
-    """Rate of a square matrix product in the run's arithmetic, TFLOP/s: the best of several."""
-    n = 8192 if runtime.device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=runtime.device, dtype=PRECISIONS[runtime.precision])
-    best = 0.0
-    for _ in range(8):
-        runtime.synchronise()
-        started = time.perf_counter()
-        a @ a
-        runtime.synchronise()
-        best = max(best, 2 * n**3 / (time.perf_counter() - started) / 1e12)
-    return best
-
-
-def step_tflop(config: Config, stage: str, depths: list[int]) -> float:
+def step_tflop(config: Config, stage: Stage, depths: list[int]) -> float:
     """Arithmetic of a step over patches of ``depths`` slices: forward, and twice that backward."""
-    network, total = build(config.network(stage)).to("meta"), 0.0
-    for depth in depths:
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, 1, depth, *config.training[stage].patch[1:], device="meta"))
-        total += 3 * counter.get_total_flops() / 1e12
-    return total
+    patches = [(1, 1, depth, *config.training[stage].patch[1:]) for depth in depths]
+    return 3 * network_tflop(config, stage, patches)
 
 
 def measure(stage: str, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path) -> str:
@@ -125,7 +106,7 @@ def main() -> None:
     runtime, config = choose(a.device, a.precision), preset(a.preset)
     card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.machine()
     print(f"{card}, {torch.get_num_threads()} threads, {runtime.precision}, preset {a.preset}, ", end="")
-    print(f"{a.workers} workers; matrix products reach {matrix_tflops(runtime):.3f} TFLOP/s\n")
+    print(f"{a.workers} workers; matrix products reach {matrix_rate(runtime):.3f} TFLOP/s\n")
     print("| stage | s a step | waiting for data, % | making samples, % | network, % | TFLOP/s ", end="")
     print("| peak device MB | whole schedule, h |")
     print("|---|---|---|---|---|---|---|---|")

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def segment_all(
             if on_case:
                 on_case(name)
             try:
-                _check_no_source(out / name, sources)
+                _check_no_source(out / name, extras, sources)
                 outcome = _segment(name, path, out, segmenter, extras)
             except RenalsegError as problem:
                 outcome = Outcome(name, path, None, str(problem))
@@ -141,16 +141,18 @@ def segment_all(
             yield outcome
 
 
-def _check_no_source(stem: Path, sources: set[Path]) -> None:
+def _check_no_source(stem: Path, extras: Extras, sources: set[Path]) -> None:
     """Raises OutputError where a result would replace one of the inputs."""
-    for target in _targets(stem):
+    for target in _targets(stem, extras):
         if target.resolve() in sources:
             raise OutputError(f"{target} is an input, which its labels would replace; choose another output folder")
 
 
-def _targets(stem: Path) -> list[Path]:
-    """The files of a case; the record, which comes first here, is renamed last and marks a finished one."""
-    return [stem.with_name(stem.name + suffix) for suffix in (".json", ".png", ".nii.gz")]
+def _targets(stem: Path, extras: Extras = Extras()) -> list[Path]:
+    """The files of a case, but for DICOM; the record, first here, is renamed last and marks a finished one."""
+    suffixes = [".json", ".png", ".nii.gz"]
+    suffixes += [".measurements.json"] * extras.measurements + [".html"] * extras.page
+    return [stem.with_name(stem.name + suffix) for suffix in suffixes]
 
 
 def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -178,17 +180,21 @@ def _segment(name: str, path: Path, out: Path, segmenter: Segmenter, extras: Ext
     result.record["case"] = name
     result.record["input"] = path.resolve().name
     result.record["timings_s"] = {"read": round(read_s, 4), **result.record["timings_s"]}
-    measurements = None
+    findings = None
     if extras.any:
-        with _step(result.record, "measure"):
-            measurements = _Findings(*_assess(replace(result.labels, name=name), volume, extras), path, extras)
-    record = write_result(result, volume, out / name, measurements)
-    return Outcome(name, path, record, None, None if measurements is None else measurements.measurements)
+        from renalseg.report.assess import assess
+
+        started = time.perf_counter()
+        measured, sketches = assess(replace(result.labels, name=name), volume, sketches=extras.page)
+        findings = Findings(measured, sketches, path, extras)
+        result.record["timings_s"]["measure"] = round(time.perf_counter() - started, 4)
+    record = write_result(result, volume, out / name, findings)
+    return Outcome(name, path, record, None, None if findings is None else findings.measurements)
 
 
 @dataclass(frozen=True)
-class _Findings:
-    """What the extras of a case are made of: measurements, sketches by lesion id, and where the CT lies."""
+class Findings:
+    """What the ``extras`` of a case are made of: measurements, sketches by lesion id, and where the CT lies."""
 
     measurements: dict[str, Any]
     sketches: dict[int, bytes]
@@ -196,21 +202,7 @@ class _Findings:
     extras: Extras
 
 
-def _assess(labels: Volume, ct: Volume, extras: Extras) -> tuple[dict[str, Any], dict[int, bytes]]:
-    from renalseg.report.assess import assess
-
-    return assess(labels, ct, sketches=extras.page)
-
-
-@contextmanager
-def _step(record: dict[str, Any], name: str) -> Iterator[None]:
-    """Adds the time that the body of a ``with`` took to the record."""
-    started = time.perf_counter()
-    yield
-    record["timings_s"][name] = round(time.perf_counter() - started, 4)
-
-
-def write_result(result: Segmentation, ct: Volume, stem: Path, findings: _Findings | None = None) -> dict[str, Any]:
+def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None) -> dict[str, Any]:
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
     All three, and what ``findings`` add, are written under temporary names first; the JSON is renamed last and marks a
@@ -221,17 +213,17 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: _Findin
     """
     started = time.perf_counter()
     record = result.record
-    targets = _targets(stem)
-    for target in (*targets, *_extra_targets(stem, findings)):
+    targets = _targets(stem, Extras() if findings is None else findings.extras)
+    for target in targets:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
     try:
         with ExitStack() as stack:
-            json_path, picture, labels = (stack.enter_context(atomic_path(target)) for target in targets)
+            json_path, picture, labels, *others = (stack.enter_context(atomic_path(target)) for target in targets)
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
             if findings is not None:
-                _write_extras(stack, result, ct, stem, findings)
+                _write_extras(result, ct, stem, findings, others)
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
             _raise_peak(record, peak_host_mb())
             write_json(record, json_path)
@@ -242,23 +234,15 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: _Findin
     return record
 
 
-def _extra_targets(stem: Path, findings: _Findings | None) -> list[Path]:
-    """The files that the findings add, but for the DICOM ones."""
-    wanted = findings.extras if findings is not None else Extras()
-    suffixes = [".measurements.json"] * wanted.measurements + [".html"] * wanted.page
-    return [stem.with_name(stem.name + suffix) for suffix in suffixes]
+def _write_extras(result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]) -> None:
+    """Writes what the findings add to the temporary ``paths``, in the order of ``_targets``; DICOM last, as a whole."""
+    remaining = iter(paths)
+    if findings.extras.measurements:
+        write_json(findings.measurements, next(remaining))
+    if findings.extras.page:
+        from renalseg.report.page import write_case_page
 
-
-def _write_extras(stack: ExitStack, result: Segmentation, ct: Volume, stem: Path, findings: _Findings) -> None:
-    """Writes what the findings add under temporary names, renamed as ``stack`` closes; DICOM comes last, as a whole."""
-    for target in _extra_targets(stem, findings):
-        path = stack.enter_context(atomic_path(target))
-        if target.suffix == ".json":
-            write_json(findings.measurements, path)
-        else:
-            from renalseg.report.page import write_case_page
-
-            write_case_page(path, ct, result.labels, result.record, findings.measurements, findings.sketches)
+        write_case_page(next(remaining), ct, result.labels, result.record, findings.measurements, findings.sketches)
     if findings.extras.dicom:
         from renalseg.report.dicom import DicomCase, write_dicom
 

@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -143,6 +143,16 @@ def choose(device: str = "auto", precision: str = "auto") -> Runtime:
         raise ConfigError(f"there is no precision {precision!r}; choose auto, fp32, bf16 or fp16")
     found = _device(device)
     return Runtime(found, _precision(found) if precision == "auto" else precision)
+
+
+def choose_for_prediction(device: str = "auto", precision: str = "auto") -> Runtime:
+    """As ``choose``, but ``auto`` is fp32 on a CPU: bf16 is faster there and changes 1 voxel of a kidney in 1000.
+
+    Raises:
+        ConfigError: as ``choose``.
+    """
+    runtime = choose(device, precision)
+    return replace(runtime, precision="fp32") if precision == "auto" and runtime.is_host else runtime
 
 
 def _device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from renalseg import __version__
 from renalseg.config import Config, Stage
 from renalseg.core.labels import LABELS
+from renalseg.core.notice import NOTICE
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.image.boxes import Box
 from renalseg.image.components import Component
@@ -248,5 +249,5 @@ def _summary(
         "torch": torch.__version__,
         "preset": config.name,
         "config_sha256": config.sha256(),
-        "notice": "Research use only. Not a medical device.",
+        "notice": NOTICE,
     }

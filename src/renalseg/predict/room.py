@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 from renalseg.config import Fine, Stage
-from renalseg.model.runtime import Runtime, choose
+from renalseg.model.runtime import Runtime, choose_for_prediction
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def on_cpu(
     """
     if runtime.is_host:
         raise torch.OutOfMemoryError(f"no memory for the stage {stage} on the CPU")
-    host = choose("cpu")
+    host = choose_for_prediction("cpu")
     moved = [host.predictor(copy.deepcopy(network).to("cpu")) for network in networks]
     warnings.append(f"The device's memory ran out; the stage {stage} was computed on the CPU.")
     return run(moved, host)

@@ -13,7 +13,7 @@ from renalseg.core.errors import WeightsError
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.checks import check_ct
 from renalseg.model.checkpoint import Weights, open_weights
-from renalseg.model.runtime import Runtime, choose, keep_freed_memory, use_real_cores
+from renalseg.model.runtime import Runtime, choose_for_prediction, keep_freed_memory, use_real_cores
 from renalseg.predict.pipeline import Models, segment_volume
 
 DEFAULT_WEIGHTS = "default"
@@ -45,11 +45,9 @@ class Segmenter:
         precision: str = "auto",
         tta: bool = True,
     ) -> None:
-        self.runtime: Runtime = choose(device, precision)
-        if precision == "auto" and self.runtime.is_host:  # bf16 is faster, but changes 1 voxel of a kidney in 1000
-            self.runtime = choose(device, "fp32")
+        self.runtime: Runtime = choose_for_prediction(device, precision)
         use_real_cores()
-        if self.runtime.device.type == "cpu":
+        if self.runtime.is_host:
             keep_freed_memory()
         self.tta = tta
         names = [weights] if isinstance(weights, str | Path) else list(weights)

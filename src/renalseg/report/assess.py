@@ -4,9 +4,9 @@ from typing import Any
 
 from renalseg.core.volume import Volume
 from renalseg.report.measure import measure
-from renalseg.report.nephrometry import nephrometry, sketch
+from renalseg.report.nephrometry import kidneys_of, nephrometry, sketch
 from renalseg.report.page.case import MOST_CARDS
-from renalseg.report.page.wording import SMALLEST_ML
+from renalseg.report.page.wording import counted
 
 
 def assess(labels: Volume, ct: Volume | None = None, sketches: bool = True) -> tuple[dict[str, Any], dict[int, bytes]]:
@@ -24,9 +24,8 @@ def assess(labels: Volume, ct: Volume | None = None, sketches: bool = True) -> t
         GeometryError: the CT lies on another grid.
     """
     found = measure(labels, ct)
-    scores = nephrometry(labels, found)
-    scored = found.with_nephrometry([score.as_dict() for score in scores])
-    tumors = [lesion.id for lesion in found.lesions if lesion.kind == "tumor" and lesion.volume_ml >= SMALLEST_ML]
-    shown = set(tumors[:MOST_CARDS]) if sketches else set()
-    drawn = {score.lesion: sketch(score, labels, found) for score in scores if score.lesion in shown}
-    return scored.as_dict(), drawn
+    kidneys = kidneys_of(labels, found)
+    scores = nephrometry(labels, found, kidneys)
+    scored = found.with_nephrometry([score.as_dict() for score in scores]).as_dict()
+    shown = {lesion["id"] for lesion in counted(scored, "tumor")[:MOST_CARDS]} if sketches else set()
+    return scored, {s.lesion: sketch(s, labels, found, kidneys) for s in scores if s.lesion in shown}

@@ -1,6 +1,7 @@
 """Which labelled voxels belong to the patient's right kidney and which to the left, from connected components."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -8,6 +9,10 @@ from numpy.typing import NDArray
 
 from renalseg.core.labels import KIDNEY, LABELS
 from renalseg.core.volume import Volume
+
+Side = Literal["right", "left", "both"]
+SIDES: dict[str, Side] = {"Right kidney": "right", "Left kidney": "left", "Both kidneys": "both"}
+"""The patient's side by the title of a kidney."""
 
 SMALLEST_KIDNEY_ML = 5.0
 """Below this, a component is a fragment or a detached mass, not the second kidney. Our choice."""
@@ -36,6 +41,17 @@ class Kidney:
     box: tuple[slice, slice, slice]
     labels: NDArray[np.uint8]
     volumes_ml: dict[str, float]
+
+    @property
+    def side(self) -> Side:
+        """The patient's side."""
+        return SIDES[self.title]
+
+    @property
+    def start(self) -> tuple[int, int, int]:
+        """Index (z, y, x) of ``labels[0, 0, 0]`` in the whole volume."""
+        z, y, x = self.box
+        return z.start, y.start, x.start
 
 
 def kidney_sides(labels: Volume) -> tuple[Kidney, ...]:

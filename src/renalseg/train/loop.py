@@ -118,7 +118,8 @@ def _start(run: Run) -> State:
     settings = run.config.training[run.stage]
     torch.manual_seed(settings.seed)
     fresh = build(run.config.network(run.stage), settings.seed)
-    fresh.load_state_dict(fresh.state_dict() | (run.initial or {}))
+    if run.initial is not None:
+        fresh.load_state_dict(run.initial, strict=False)
     network = run.runtime.place(fresh).train()
     state = State(
         network,

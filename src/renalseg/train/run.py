@@ -195,12 +195,8 @@ def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str
     for folder in (request.out if (request.out / "manifest.json").exists() else None, request.cascade):
         weights = None if folder is None else open_weights(folder)
         if weights is not None and "kidney" in weights.files:
-            kidney, wanted = (
-                weights.network("kidney").state_dict(),
-                build(request.config.network("lesion")).state_dict(),
-            )
-            body = {k: v for k, v in kidney.items() if not k.startswith("head.")}
-            if any(k in wanted and v.shape != wanted[k].shape for k, v in body.items()) or set(body) - set(wanted):
+            body, wanted = _body(weights.network("kidney")), _body(build(request.config.network("lesion")))
+            if {k: v.shape for k, v in body.items()} != {k: v.shape for k, v in wanted.items()}:
                 raise ConfigError(
                     f"{weights.path}: its kidney network has other layers than the lesion network to train"
                 )
@@ -209,6 +205,11 @@ def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str
         f"{request.out}: the lesion stage starts from the kidney network, which is not there; train the stage kidney "
         "to the same --out first, or set start_from: random"
     )
+
+
+def _body(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a network, all but those of its head."""
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
 
 
 def _trained_on(request: Request, data: _Data, train_ids: list[str]) -> dict[str, Any]:

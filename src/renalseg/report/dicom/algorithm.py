@@ -5,10 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from renalseg import __version__
+from pydicom.uid import generate_uid
 
-NOTICE = "Research use only. Not a medical device."
+from renalseg import __version__
+from renalseg.core.notice import NOTICE
+
 MANUFACTURER = "The renalseg authors"
+
+CHARACTER_SET = "ISO_IR 192"
+"""Results are in UTF-8, which can hold the names of any source; PS3.3 C.12.1.1.2."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,19 @@ class Algorithm:
         """What the algorithm identification lists: the notice, preset and weights where known."""
         known = {"notice": NOTICE, "preset": self.preset, "weights_sha256": self.weights_sha256}
         return {key: value for key, value in known.items() if value is not None}
+
+    def instance(self) -> dict[str, Any]:
+        """What highdicom asks for every object: what made it, and UIDs of its own, new each time."""
+        return {
+            "series_instance_uid": generate_uid(prefix=None),
+            "sop_instance_uid": generate_uid(prefix=None),
+            "instance_number": 1,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": self.name,
+            "software_versions": self.version,
+            "device_serial_number": self.weights_sha256 or "unknown",
+            "specific_character_set": CHARACTER_SET,
+        }
 
     @property
     def device_uid(self) -> str:

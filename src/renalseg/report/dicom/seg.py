@@ -3,13 +3,14 @@
 from typing import Any, Literal
 
 import highdicom as hd
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from renalseg.core.labels import KIDNEY, LABELS
-from renalseg.report.dicom.algorithm import MANUFACTURER, NOTICE, Algorithm
+from renalseg.core.notice import NOTICE
+from renalseg.report.dicom.algorithm import MANUFACTURER, Algorithm
 from renalseg.report.dicom.codes import ABNORMALITY, AI_FAMILY, ANATOMY, KIDNEY_SITE, SIDES, TYPES
 from renalseg.report.dicom.segments import Segment, Segments
-from renalseg.report.dicom.source import CHARACTER_SET, SourceSeries
+from renalseg.report.dicom.source import SourceSeries
 
 SegKind = Literal["BINARY", "LABELMAP"]
 SERIES_OFFSET = 1000
@@ -42,19 +43,12 @@ def build_seg(segments: Segments, source: SourceSeries, algorithm: Algorithm, ki
             pixel_array=planes,
             segmentation_type=kind,
             segment_descriptions=descriptions,
-            series_instance_uid=generate_uid(prefix=None),
             series_number=source.series_number + SERIES_OFFSET,
-            sop_instance_uid=generate_uid(prefix=None),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name="renalseg",
-            software_versions=algorithm.version,
-            device_serial_number=algorithm.weights_sha256 or "unknown",
             content_label="RENALSEG",
             transfer_syntax_uid=RLELossless if kind == "LABELMAP" else ExplicitVRLittleEndian,
             content_description=NOTICE,
-            specific_character_set=CHARACTER_SET,
             series_description="renalseg: kidneys and lesions (research use only)",
+            **algorithm.instance(),
         )
     source.restore_identity(seg)
     return seg

@@ -6,17 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from renalseg.core.errors import InputError
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
+from renalseg.image.boxes import Box
+from renalseg.report.measure.lesions import find_piece
 from renalseg.report.sides import kidney_sides
-
-CONNECTIVITY = 26
-"""A lesion is a connected piece in this sense, as in ``report.measure``."""
 
 _KINDS = {"tumor": TUMOR, "cyst": CYST}
 _Indices = tuple[NDArray[np.intp], ...]
@@ -99,22 +97,22 @@ class _Found:
 def _kidneys(labels: Volume, measured: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
     by_side = {kidney["side"]: kidney for kidney in measured}
     for kidney in kidney_sides(labels):
-        side = kidney.title.split()[0].lower()
-        if side not in by_side:
+        if kidney.side not in by_side:
             raise _mismatch(labels, f"they lack the {kidney.title.lower()}")
         if (kidney.labels == KIDNEY).any():
-            start = [axis.start for axis in kidney.box]
-            voxels = _moved(np.nonzero(kidney.labels == KIDNEY), start)
-            yield _Found(voxels, KIDNEY, side, kidney.title.lower(), kidney.title, by_side[side])
+            voxels = _moved(np.nonzero(kidney.labels == KIDNEY), kidney.start)
+            yield _Found(voxels, KIDNEY, kidney.side, kidney.title.lower(), kidney.title, by_side[kidney.side])
 
 
 def _lesions(labels: Volume, measured: Sequence[Mapping[str, Any]]) -> Iterator[_Found]:
     for lesion in measured:
         kind, side, name = lesion["kind"], lesion["side"], f"{lesion['kind']} {lesion['id']}"
-        voxels = _piece(labels.array, lesion)
-        if voxels is None:
+        box = Box(tuple(lesion["box_zyx"]["start"]), tuple(lesion["box_zyx"]["stop"]))
+        mask = find_piece(labels.array, kind, box, lesion["voxels"])
+        if mask is None:
             raise _mismatch(labels, f"there is no {name} where they say")
         place = "both kidneys" if side == "both" else f"{side} kidney"
+        voxels = _moved(np.nonzero(mask), box.start)
         yield _Found(voxels, _KINDS[kind], side, name, f"{name.capitalize()}, {place}", lesion)
 
 
@@ -123,21 +121,6 @@ def _fragments(labels: Volume, numbers: NDArray[np.uint16]) -> Iterator[_Found]:
         voxels = np.nonzero((labels.array == label) & (numbers == 0))
         if voxels[0].size:
             yield _Found(voxels, label, None, f"{kind} fragments", f"{kind.capitalize()} fragments, not measured", None)
-
-
-def _piece(array: NDArray[Any], lesion: Mapping[str, Any]) -> _Indices | None:
-    """The connected piece of ``array`` that has the kind, the box and the number of voxels of ``lesion``."""
-    start, stop = lesion["box_zyx"]["start"], lesion["box_zyx"]["stop"]
-    cut = array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] == _KINDS[lesion["kind"]]
-    if cut.shape != tuple(b - a for a, b in zip(start, stop, strict=True)):
-        return None
-    pieces = cc3d.connected_components(np.ascontiguousarray(cut), connectivity=CONNECTIVITY)
-    for number in np.flatnonzero(np.bincount(pieces.ravel()) == lesion["voxels"]):
-        inside = np.nonzero(pieces == number)
-        fills = all(i.min() == 0 and i.max() == n - 1 for i, n in zip(inside, cut.shape, strict=True))
-        if number > 0 and fills:
-            return _moved(inside, start)
-    return None
 
 
 def _moved(indices: _Indices, start: Sequence[int]) -> _Indices:

@@ -36,10 +36,6 @@ IDENTITY = (
 """Who and which examination: copied to every result as the source has it, valid or not; PS3.3 C.7.1.1 and C.7.2.1."""
 
 
-CHARACTER_SET = "ISO_IR 192"
-"""Results are in UTF-8, which can hold the names of any source; PS3.3 C.12.1.1.2."""
-
-
 @dataclass(frozen=True)
 class SourceSeries:
     """The series behind a label map.

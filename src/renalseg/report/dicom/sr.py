@@ -5,10 +5,10 @@ from typing import Any
 
 import highdicom as hd
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
 
 from renalseg.core.labels import KIDNEY
-from renalseg.report.dicom.algorithm import MANUFACTURER, NOTICE, Algorithm
+from renalseg.core.notice import NOTICE
+from renalseg.report.dicom.algorithm import MANUFACTURER, Algorithm
 from renalseg.report.dicom.codes import (
     ABNORMALITY,
     ANATOMY,
@@ -25,7 +25,7 @@ from renalseg.report.dicom.codes import (
     Quantity,
 )
 from renalseg.report.dicom.segments import Segment, Segments
-from renalseg.report.dicom.source import CHARACTER_SET, SourceSeries
+from renalseg.report.dicom.source import SourceSeries
 
 SERIES_OFFSET = 1001
 """Added to the source's series number: the series after the SEG's. Our choice."""
@@ -61,17 +61,10 @@ def build_sr(segments: Segments, seg: Any, source: SourceSeries, algorithm: Algo
         document = hd.sr.ComprehensiveSR(
             evidence=[*source.images, seg],
             content=report,
-            series_instance_uid=generate_uid(prefix=None),
             series_number=source.series_number + SERIES_OFFSET,
-            sop_instance_uid=generate_uid(prefix=None),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name="renalseg",
-            software_versions=algorithm.version,
-            device_serial_number=algorithm.weights_sha256 or "unknown",
             is_complete=True,
-            specific_character_set=CHARACTER_SET,
             series_description="renalseg: measurements (research use only)",
+            **algorithm.instance(),
         )
     document.CodingSchemeIdentificationSequence = [_private_scheme()]
     source.restore_identity(document)

@@ -4,32 +4,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
-from scipy.spatial import KDTree
 
 from renalseg.core.errors import GeometryError
 from renalseg.core.labels import KIDNEY, LABELS
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import Box, clamp
 from renalseg.report.measure.contact import contact_area, reach
-from renalseg.report.measure.diameters import axial_diameter, craniocaudal_mm, diameter_3d, shifted, to_world
-from renalseg.report.measure.grid import GRID_MM
+from renalseg.report.measure.diameters import (
+    axial_diameter,
+    craniocaudal_mm,
+    diameter_3d,
+    sampled,
+    shifted,
+    surface,
+    to_world,
+)
 from renalseg.report.measure.lesions import SMALLEST_LESION_ML, Piece, intensity, pieces
 from renalseg.report.measure.position import face, polar_position
-from renalseg.report.measure.results import KidneyMeasures, Kind, Lesion, Measurements, Point, Side
+from renalseg.report.measure.results import KidneyMeasures, Kind, Lesion, Measurements, Point
 from renalseg.report.measure.shape import KidneyShape, shape_of
-from renalseg.report.measure.sinus import Sinus
-from renalseg.report.sides import Kidney, kidney_sides
+from renalseg.report.sides import Kidney, Side, kidney_sides
 
 Array = NDArray[np.float64]
 
-SIDES: dict[str, Side] = {"Right kidney": "right", "Left kidney": "left", "Both kidneys": "both"}
-
 BORDERS = (("superior", "inferior"), ("anterior", "posterior"), ("right", "left"))
 """What lies before the first and after the last index of each axis of the canonical array."""
-
-MOST_POINTS = 40000
-"""Of larger lesions every n-th voxel stands for the others where shares are counted."""
 
 GRID_TOLERANCE_MM = 0.1
 
@@ -76,7 +75,7 @@ def measure(labels: Volume, ct: Volume | None = None) -> Measurements:
 
 def _kidney(kidney: Kidney, labels: Volume) -> tuple[KidneyMeasures, _Part]:
     """Measures of a kidney, and what its lesions need of it."""
-    side, start = SIDES[kidney.title], _start(kidney.box)
+    side, start = kidney.side, kidney.start
     affine = shifted(labels.affine, start)
     touches = tuple(
         name
@@ -124,13 +123,12 @@ def _lesion(piece: Piece, part: _Part, labels: Volume, ct: Volume | None) -> Les
         notes = ["hu: the CT holds no finite value here."]
     if any(a == 0 or b == n for a, b, n in zip(box.start, box.stop, labels.shape, strict=True)):
         notes.append("The lesion reaches the border of the volume: its measures are those of the part that is seen.")
-    return _positioned(replace(lesion, notes=tuple(notes)), piece, affine, part.shape)
+    return _positioned(replace(lesion, notes=tuple(notes)), piece, affine, part.shape, labels.voxel_mm3)
 
 
-def _positioned(lesion: Lesion, piece: Piece, affine: Array, shape: KidneyShape) -> Lesion:
+def _positioned(lesion: Lesion, piece: Piece, affine: Array, shape: KidneyShape, voxel_mm3: float) -> Lesion:
     """Adds what is told by the kidney's landmarks, or the notes that say why not."""
-    voxels = np.argwhere(piece.mask)
-    points = to_world(affine, voxels[:: -(-len(voxels) // MOST_POINTS)])
+    points = sampled(piece.mask, affine)
     side = face(points, *shape.frontal) if shape.frontal else None
     reasons = {
         "exophytic_share": shape.reasons.get("contour"),
@@ -148,7 +146,7 @@ def _positioned(lesion: Lesion, piece: Piece, affine: Array, shape: KidneyShape)
         polar=polar_position(points[:, 2], shape.lines) if shape.lines else None,
         face=side,
         exophytic_share=1 - float(shape.contour.contains(points).mean()) if shape.contour else None,
-        sinus_distance_mm=_sinus_distance(piece.mask, affine, shape.sinus) if shape.sinus else None,
+        sinus_distance_mm=shape.sinus.nearest(surface(piece.mask, affine), voxel_mm3)[0] if shape.sinus else None,
         notes=(*lesion.notes, *notes),
     )
 
@@ -163,14 +161,6 @@ def _contact(piece: Piece, part: _Part) -> float:
     inner = tuple(slice(a - o, b - o) for a, b, o in zip(piece.box.start, piece.box.stop, around.start, strict=True))
     lesion[inner] = piece.mask
     return contact_area(lesion, part.labels[around.slices] == KIDNEY, part.affine[:3, :3])
-
-
-def _sinus_distance(mask: NDArray[np.bool_], affine: Array, sinus: Sinus) -> float:
-    """Distance in mm between a lesion's surface and the sinus's: of voxel centres, less half a voxel each."""
-    surface = to_world(affine, np.argwhere(mask & ~binary_erosion(mask)))
-    nearest, _ = KDTree(sinus.points).query(surface)
-    half = (GRID_MM + abs(np.linalg.det(affine[:3, :3])) ** (1 / 3)) / 2
-    return max(0.0, float(nearest.min() - half))
 
 
 def _warnings(kidney: KidneyMeasures, fragments: dict[Kind, list[float]]) -> list[str]:
@@ -188,10 +178,6 @@ def _warnings(kidney: KidneyMeasures, fragments: dict[Kind, list[float]]) -> lis
 
 def _name(label: int, name: str) -> str:
     return "parenchyma" if label == KIDNEY else name
-
-
-def _start(box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
-    return box[0].start, box[1].start, box[2].start
 
 
 def _add(start: list[int], size: tuple[int, int, int]) -> tuple[int, int, int]:

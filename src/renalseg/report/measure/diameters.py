@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import cdist
 
@@ -20,6 +21,9 @@ from renalseg.report.measure.results import Diameter, Point
 REACH_AXIAL = 1 / 8
 REACH_3D = 1 / 16
 ROWS = 512
+
+MOST_POINTS = 40000
+"""Of larger masks every n-th voxel stands for the others where shares are counted."""
 
 
 def axial_diameter(mask: NDArray[np.bool_], affine: NDArray[np.float64], first_slice: int = 0) -> Diameter:
@@ -75,6 +79,17 @@ def to_world(affine: NDArray[np.float64], indices: NDArray[Any]) -> NDArray[np.f
     """Indices [n, 3] (z, y, x), whole or not, as points [n, 3] in RAS mm."""
     points: NDArray[np.float64] = indices @ affine[:3, :3].T + affine[:3, 3]
     return points
+
+
+def sampled(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Voxel centres of a mask [z, y, x] as points [n, 3] in RAS mm, evenly thinned to ``MOST_POINTS`` at most."""
+    voxels = np.argwhere(mask)
+    return to_world(affine, voxels[:: -(-len(voxels) // MOST_POINTS)])
+
+
+def surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centres of the voxels on the surface of a mask [z, y, x] as points [n, 3] in RAS mm."""
+    return to_world(affine, np.argwhere(mask & ~binary_erosion(mask)))
 
 
 def shifted(affine: NDArray[np.float64], start: tuple[int, int, int]) -> NDArray[np.float64]:

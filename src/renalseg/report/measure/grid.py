@@ -35,12 +35,6 @@ class WorldGrid:
         """RAS mm of the voxels of ``mask``, float64 [n, 3]."""
         return np.argwhere(mask) * GRID_MM + self.origin
 
-    def fill(self, mask: NDArray[np.bool_], values: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask of the grid's shape with ``values`` at the voxels of ``mask``, in the order of ``points``."""
-        filled = np.zeros(mask.shape, np.bool_)
-        filled[mask] = values
-        return filled
-
 
 def world_grid(labels: NDArray[np.uint8], affine: Array) -> WorldGrid:
     """Samples ``labels`` [z, y, x] with the [4, 4] ``affine`` (index to RAS mm) at the nearest voxel; 0 beyond them."""

@@ -60,22 +60,35 @@ def pieces(labels: NDArray[np.uint8], voxel_mm3: float) -> tuple[list[Piece], di
     return found, fragments
 
 
+def find_piece(array: NDArray[np.uint8], kind: Kind, box: Box, voxels: int) -> NDArray[np.bool_] | None:
+    """The connected piece of a label map [z, y, x] of this kind that fills ``box`` and has so many voxels.
+
+    Returns:
+        Bool [z, y, x] on ``box``; None where there is no such piece.
+    """
+    label = next(label for label, name in KINDS if name == kind)
+    if any(b > n for b, n in zip(box.stop, array.shape, strict=True)):
+        return None
+    components = cc3d.connected_components(np.ascontiguousarray(array[box.slices] == label), connectivity=26)
+    for i in np.flatnonzero(np.bincount(components.ravel()) == voxels):
+        mask: NDArray[np.bool_] = components == i
+        if i > 0 and bounding_box(mask) == Box((0, 0, 0), box.shape):
+            return mask
+    return None
+
+
 def lesion_mask(labels: Volume, lesion: Lesion) -> NDArray[np.bool_]:
     """The voxels of a lesion, bool [z, y, x] on its ``box`` of the label map that it was measured on.
 
     Raises:
         InputError: the label map has no such lesion.
     """
-    label = next(label for label, kind in KINDS if kind == lesion.kind)
     if any(b > n for b, n in zip(lesion.box.stop, labels.shape, strict=True)):
         raise InputError(f"{labels.name}: lesion {lesion.id} lies beyond the label map; measure this map again.")
-    part = np.ascontiguousarray(labels.array[lesion.box.slices] == label)
-    components = cc3d.connected_components(part, connectivity=26)
-    for i in np.flatnonzero(np.bincount(components.ravel()) == lesion.voxels):
-        mask: NDArray[np.bool_] = components == i
-        if i > 0 and bounding_box(mask) == Box((0, 0, 0), lesion.box.shape):
-            return mask
-    raise InputError(f"{labels.name}: lesion {lesion.id} is not in the label map; measure this map again.")
+    mask = find_piece(labels.array, lesion.kind, lesion.box, lesion.voxels)
+    if mask is None:
+        raise InputError(f"{labels.name}: lesion {lesion.id} is not in the label map; measure this map again.")
+    return mask
 
 
 def intensity(values: NDArray[np.generic]) -> Mapping[str, float] | None:

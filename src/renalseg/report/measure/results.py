@@ -11,14 +11,14 @@ from json import loads
 from typing import Any, Literal
 
 from renalseg.core.errors import InputError
+from renalseg.core.notice import NOTICE
 from renalseg.image.boxes import Box
+from renalseg.report.sides import Side
 
 SCHEMA = "renalseg-measurements/1"
-NOTICE = "Research use only. Not a medical device."
 HU_KEYS = ("mean", "sd", "p5", "p25", "median", "p75", "p95")
 
 Point = tuple[float, float, float]
-Side = Literal["right", "left", "both"]
 Kind = Literal["tumor", "cyst"]
 Polar = Literal["upper", "mid", "lower"]
 Face = Literal["anterior", "posterior"]

@@ -12,8 +12,9 @@ from renalseg.report.measure.diameters import row_ends, to_world
 from renalseg.report.measure.grid import WorldGrid, world_grid
 from renalseg.report.measure.position import frontal_normal, polar_lines
 from renalseg.report.measure.restore import restored
-from renalseg.report.measure.results import PolarLines, Side
+from renalseg.report.measure.results import PolarLines
 from renalseg.report.measure.sinus import Sinus, find_sinus, inside
+from renalseg.report.sides import Side
 
 Array = NDArray[np.float64]
 

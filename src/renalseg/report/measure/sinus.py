@@ -13,6 +13,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import KDTree
 
 from renalseg.report.measure.contour import Contour
 from renalseg.report.measure.grid import GRID_MM, WorldGrid
@@ -47,6 +48,23 @@ class Sinus:
     points: Array
     opening: Array
 
+    def nearest(self, surface: Array, voxel_mm3: float) -> tuple[float, Array, Array]:
+        """The distance in mm to a lesion, of voxel centres less half a voxel each, and its two ends [3].
+
+        Args:
+            surface: centres of the voxels on the lesion's surface, float64 [n, 3] in RAS mm.
+            voxel_mm3: volume of one of them.
+        """
+        distances, at = KDTree(self.points).query(surface)
+        closest = int(distances.argmin())
+        mm = max(0.0, float(distances[closest]) - half_voxels_mm(voxel_mm3))
+        return mm, surface[closest], self.points[at[closest]]
+
+
+def half_voxels_mm(voxel_mm3: float) -> float:
+    """Half a voxel of the grid and half of another's, along no axis in particular."""
+    return float(GRID_MM + voxel_mm3 ** (1 / 3)) / 2
+
 
 def find_sinus(grid: WorldGrid, contour: Contour, side: Literal["right", "left"]) -> Sinus | str:
     """The sinus of one kidney, or a sentence that says why there is none.
@@ -76,8 +94,8 @@ def find_sinus(grid: WorldGrid, contour: Contour, side: Literal["right", "left"]
 
 def inside(grid: WorldGrid, contour: Contour) -> Mask:
     """The voxels of the grid within the contour, bool [x, y, z]."""
-    everywhere = np.ones(grid.labels.shape, np.bool_)
-    return grid.fill(everywhere, contour.contains(grid.points(everywhere)))
+    everywhere = grid.points(np.ones(grid.labels.shape, np.bool_))
+    return contour.contains(everywhere).reshape(grid.labels.shape)
 
 
 def _hollows(hollow: Mask) -> Mask | None:

@@ -4,7 +4,7 @@ Research use only. Not a medical device.
 """
 
 from renalseg.report.nephrometry.results import Centrality, Nephrometry, Part, Score
-from renalseg.report.nephrometry.score import nephrometry
+from renalseg.report.nephrometry.score import kidneys_of, nephrometry
 from renalseg.report.nephrometry.sketch import sketch
 
-__all__ = ["Centrality", "Nephrometry", "Part", "Score", "nephrometry", "sketch"]
+__all__ = ["Centrality", "Nephrometry", "Part", "Score", "kidneys_of", "nephrometry", "sketch"]

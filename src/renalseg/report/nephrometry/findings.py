@@ -4,21 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
-from scipy.spatial import KDTree
 
 from renalseg.core.volume import Volume
 from renalseg.report.measure.contour import contour_of
-from renalseg.report.measure.diameters import shifted, to_world
-from renalseg.report.measure.grid import GRID_MM
+from renalseg.report.measure.diameters import sampled, shifted, surface
 from renalseg.report.measure.lesions import lesion_mask
 from renalseg.report.measure.results import Lesion, Point
+from renalseg.report.measure.sinus import half_voxels_mm
 from renalseg.report.nephrometry.kidney import Landmarks
 
 Array = NDArray[np.float64]
-
-MOST_POINTS = 40000
-"""Of larger lesions every n-th voxel stands for the others where shares are counted."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +54,9 @@ def findings(lesion: Lesion, labels: Volume, marks: Landmarks) -> Findings:
     """
     mask = lesion_mask(labels, lesion)
     affine = shifted(labels.affine, lesion.box.start)
-    voxels = np.argwhere(mask)
-    points = to_world(affine, voxels[:: -(-len(voxels) // MOST_POINTS)])
+    points, own = sampled(mask, affine), surface(mask, affine)
     heights = points[:, 2]
-    half = (GRID_MM + labels.voxel_mm3 ** (1 / 3)) / 2
-    surface = to_world(affine, np.argwhere(mask & ~binary_erosion(mask)))
-    distances, at = KDTree(marks.sinus.points).query(surface)
-    closest = int(distances.argmin())
+    sinus_mm, here, there = marks.sinus.nearest(own, labels.voxel_mm3)
     hilum = marks.sinus.opening.mean(axis=0)
     away = np.asarray(lesion.centroid_ras_mm) - marks.centre
     hull = contour_of(marks.sinus.points)
@@ -74,10 +65,10 @@ def findings(lesion: Lesion, labels: Volume, marks: Landmarks) -> Findings:
         above_midline=float((heights > marks.midline_mm).mean()),
         bottom_mm=float(heights.min()),
         top_mm=float(heights.max()),
-        sinus_mm=max(0.0, float(distances[closest]) - half),
-        nearest=(point(surface[closest]), point(marks.sinus.points[at[closest]])),
+        sinus_mm=sinus_mm,
+        nearest=(point(here), point(there)),
         dent_ml=lesion.volume_ml * float(hull.contains(points).mean()) if hull else 0.0,
-        hilum_mm=max(0.0, float(np.linalg.norm(surface - hilum, axis=1).min()) - half),
+        hilum_mm=max(0.0, float(np.linalg.norm(own - hilum, axis=1).min()) - half_voxels_mm(labels.voxel_mm3)),
         hilum=point(hilum),
         medial_mm=float(away @ marks.medial),
         centre_mm=float(np.linalg.norm(away)),

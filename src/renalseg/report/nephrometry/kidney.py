@@ -64,8 +64,7 @@ class KidneyFacts:
 
 def kidney_facts(kidney: Kidney, measures: KidneyMeasures, labels: Volume) -> KidneyFacts:
     """Landmarks of ``kidney``, a part of the label map ``labels``, or the reason why there are none."""
-    start = (kidney.box[0].start, kidney.box[1].start, kidney.box[2].start)
-    affine = shifted(labels.affine, start)
+    affine = shifted(labels.affine, kidney.start)
     if measures.touches_border:
         borders = " and ".join(measures.touches_border)
         reason = f"the kidney may be cut off by the {borders} border of the volume"

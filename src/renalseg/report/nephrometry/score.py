@@ -1,8 +1,9 @@
 """``nephrometry``: all scores of all lesions of a case."""
 
+from collections.abc import Mapping
+
 from renalseg.core.errors import InputError
 from renalseg.core.volume import Volume
-from renalseg.report.measure.case import SIDES
 from renalseg.report.measure.results import Lesion, Measurements
 from renalseg.report.nephrometry.centrality import centrality
 from renalseg.report.nephrometry.findings import findings
@@ -13,7 +14,9 @@ from renalseg.report.nephrometry.results import Nephrometry
 from renalseg.report.sides import kidney_sides
 
 
-def nephrometry(labels: Volume, measurements: Measurements) -> tuple[Nephrometry, ...]:
+def nephrometry(
+    labels: Volume, measurements: Measurements, kidneys: Mapping[str, KidneyFacts] | None = None
+) -> tuple[Nephrometry, ...]:
     """R.E.N.A.L., PADUA, SPARE and C-index of each lesion, in the order of ``measurements.lesions``.
 
     A score has no total where the kidney may be cut off by the border of the volume or where the renal sinus, which the
@@ -22,11 +25,12 @@ def nephrometry(labels: Volume, measurements: Measurements) -> tuple[Nephrometry
     Args:
         labels: label map [z, y, x] on its grid; see ``core.labels``.
         measurements: of this very label map.
+        kidneys: from ``kidneys_of``, where a caller has them already.
 
     Raises:
         InputError: the measurements are those of another label map.
     """
-    facts = kidneys_of(labels, measurements)
+    facts = kidneys_of(labels, measurements) if kidneys is None else kidneys
     return tuple(_scores(lesion, labels, facts[lesion.side]) for lesion in measurements.lesions)
 
 
@@ -38,7 +42,7 @@ def kidneys_of(labels: Volume, measurements: Measurements) -> dict[str, KidneyFa
     """
     measured = {kidney.side: kidney for kidney in measurements.kidneys}
     wanted = {lesion.side for lesion in measurements.lesions}
-    kidneys = {SIDES[kidney.title]: kidney for kidney in kidney_sides(labels)}
+    kidneys = {kidney.side: kidney for kidney in kidney_sides(labels)}
     if set(kidneys) != set(measured) or not wanted <= set(kidneys):
         raise InputError(
             f"{labels.name}: the measurements have the kidneys {sorted(measured)}, the label map {sorted(kidneys)}; "

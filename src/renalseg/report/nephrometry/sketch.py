@@ -1,5 +1,6 @@
 """A drawing of a kidney with one lesion and what its scores were told by, as PNG."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from textwrap import fill
 
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 
 from renalseg.core.errors import InputError
 from renalseg.core.labels import CYST, KIDNEY, LABELS, TUMOR
+from renalseg.core.notice import NOTICE
 from renalseg.core.volume import Volume
 from renalseg.report.measure.diameters import shifted, to_world
 from renalseg.report.measure.grid import GRID_MM
 from renalseg.report.measure.lesions import lesion_mask
-from renalseg.report.measure.results import NOTICE, Lesion, Measurements
+from renalseg.report.measure.results import Lesion, Measurements
 from renalseg.report.nephrometry.kidney import KidneyFacts, Landmarks
 from renalseg.report.nephrometry.results import Nephrometry
 from renalseg.report.nephrometry.score import kidneys_of
@@ -27,13 +29,19 @@ SINUS_COLOUR = (0.95, 0.77, 0.06)
 COLOURS = {label.id: tuple(c / 255 for c in label.colour) for label in LABELS}
 
 
-def sketch(score: Nephrometry, labels: Volume, measurements: Measurements) -> bytes:
+def sketch(
+    score: Nephrometry,
+    labels: Volume,
+    measurements: Measurements,
+    kidneys: Mapping[str, KidneyFacts] | None = None,
+) -> bytes:
     """Draws the coronal projection as seen from the front, the patient's right on the left, as PNG.
 
     Args:
         score: of one lesion.
         labels: the label map [z, y, x] that it was told by.
         measurements: of ``labels``, with that lesion.
+        kidneys: from ``kidneys_of``, where a caller has them already.
 
     Raises:
         InputError: the measurements are those of another label map, or have no such lesion.
@@ -41,7 +49,7 @@ def sketch(score: Nephrometry, labels: Volume, measurements: Measurements) -> by
     lesion = next((found for found in measurements.lesions if found.id == score.lesion), None)
     if lesion is None:
         raise InputError(f"{labels.name}: the measurements have no lesion {score.lesion}; score this label map again.")
-    kidney = kidneys_of(labels, measurements)[lesion.side]
+    kidney = (kidneys_of(labels, measurements) if kidneys is None else kidneys)[lesion.side]
     figure = Figure(figsize=(6.4, 4.4), dpi=110, layout="constrained")
     axes, text = figure.subplots(1, 2, width_ratios=(3, 2))
     _shapes(axes, kidney, labels, lesion)

@@ -16,7 +16,15 @@ from renalseg.report.figures import overlay
 from renalseg.report.page.environment import data_uri, render
 from renalseg.report.page.scene import make_scene
 from renalseg.report.page.viewer import WINDOWS, payload
-from renalseg.report.page.wording import SMALLEST_ML, kidney_title, lesion_title, provenance, renal_score, tiles
+from renalseg.report.page.wording import (
+    SMALLEST_ML,
+    counted,
+    kidney_title,
+    lesion_title,
+    provenance,
+    renal_score,
+    tiles,
+)
 
 SCORES = (("renal", "R.E.N.A.L."), ("padua", "PADUA"), ("spare", "SPARE"))
 """Point scores of ``renalseg.report.nephrometry``, in this order on the page."""
@@ -52,7 +60,7 @@ def write_case_page(
     name = str(record.get("case") or ct.name)
     scene = make_scene(ct, labels)
     lesions = _lesions(measurements, sketches or {})
-    tumors = [x for x in lesions if x["kind"] == "tumor" and x["volume_ml"] >= SMALLEST_ML]
+    tumors = counted({"lesions": lesions}, "tumor")
     start = lesions[0]["centroid_ras_mm"] if lesions else _first_look(labels)
     page = render(
         "case.html",

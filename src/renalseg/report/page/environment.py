@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from renalseg import __version__
 from renalseg.core.labels import LABELS
+from renalseg.core.notice import NOTICE
 from renalseg.predict.confidence import LOW
 
-NOTICE = "Research use only. Not a medical device."
 ABSENT = "–"
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from renalseg.report.page.environment import ABSENT, number, with_unit
+from renalseg.report.sides import SIDES
 
 SMALLEST_ML = 0.5
 """Pieces below this (a ball 10 mm wide) are no lesions to be counted; they are listed apart. Our choice."""
 
-SIDES = {"right": "Right kidney", "left": "Left kidney", "both": "Both kidneys"}
+TITLES: dict[str, str] = {side: title for title, side in SIDES.items()}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Tile:
 
 def kidney_title(side: str) -> str:
     """As in "Right kidney"; a side of another name as it is."""
-    return SIDES.get(side, side)
+    return TITLES.get(side, side)
 
 
 def lesion_title(lesion: Mapping[str, Any]) -> str:
