@@ -44,7 +44,7 @@ def write_ct(path: Path, hu: np.ndarray | None = None) -> Path:
 @pytest.fixture
 def quick_pictures(monkeypatch):
     """Writes a few bytes for the picture, whose drawing takes most of a small case's time."""
-    monkeypatch.setattr("renalseg.batch.overlay", lambda ct, labels, path, **_: path.write_bytes(b"picture"))
+    monkeypatch.setattr("renalseg.batch.results.overlay", lambda ct, labels, path, **_: path.write_bytes(b"picture"))
 
 
 @pytest.fixture
@@ -371,7 +371,10 @@ def test_all_inputs_bad(segment, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("where", ["renalseg.batch.overlay", "renalseg.batch.write_json", "renalseg.batch.write_nifti"])
+@pytest.mark.parametrize(
+    "where",
+    ["renalseg.batch.results.overlay", "renalseg.batch.results.write_json", "renalseg.batch.results.write_nifti"],
+)
 def test_an_interrupt_leaves_no_partial_file(where, segment, quick_pictures, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt

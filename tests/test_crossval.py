@@ -16,7 +16,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from renalseg import batch
+from renalseg.batch import results
+from renalseg.batch import run as batch_run
 from renalseg.cli import main
 from renalseg.config import STAGES, Preparation
 from renalseg.core.errors import ConfigError, InputError, WeightsError
@@ -58,7 +59,7 @@ def draw(_ct, _labels, path, **_):
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
-    monkeypatch.setattr(batch, "overlay", draw)
+    monkeypatch.setattr(results, "overlay", draw)
     monkeypatch.setattr("renalseg.report.training_page.example_png", lambda *_: b"")
     monkeypatch.setattr("renalseg.report.training_page.description", lambda _: "a case")
 
@@ -84,7 +85,7 @@ def finished(make_plan, tmp_path_factory):
     """A run of two folds that is done; not to be changed."""
     out = tmp_path_factory.mktemp("crossval") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "overlay", draw)
+        patch.setattr(results, "overlay", draw)
         said, progress = [], []
         result = cross_validate(make_plan(out), Reports(said.append, lambda *step: progress.append(step)))
     return out, result, said, progress
@@ -223,12 +224,12 @@ def test_interrupted_among_the_predictions_it_goes_on_there(copy, make_plan, mon
             raise KeyboardInterrupt
         draw(*arguments, **more)
 
-    monkeypatch.setattr(batch, "overlay", interrupt)
+    monkeypatch.setattr(results, "overlay", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cross_validate(make_plan(copy))
     first, second = HELD_OUT[0]
     assert {p.name.split(".")[0] for p in (copy / "predictions").iterdir()} == {first}
-    monkeypatch.setattr(batch, "overlay", draw)
+    monkeypatch.setattr(results, "overlay", draw)
     before, said = times(copy, f"predictions/{first}"), []
     cross_validate(make_plan(copy), Reports(said.append))
     assert times(copy, f"predictions/{first}") == before
@@ -257,7 +258,7 @@ def test_a_case_that_fails_costs_its_fold_the_scores_and_no_other(copy, make_pla
         raise InputError(f"{path} is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "read_volume", refuse)
+        patch.setattr(batch_run, "read_volume", refuse)
         result = cross_validate(make_plan(copy))
     assert set(result.failed) == {lost}
     assert [f.fold for f in result.folds] == [1]
@@ -388,7 +389,7 @@ def test_where_every_fold_fails_the_old_table_does_not_look_current(copy, make_p
         raise InputError(f"{path} is damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "read_volume", refuse)
+        patch.setattr(batch_run, "read_volume", refuse)
         assert cross_validate(make_plan(copy)).folds == []
     text = (copy / "crossval.md").read_text()
     assert "no fold has scores" in text
@@ -558,7 +559,7 @@ def test_the_command_exits_with_1_where_a_case_failed(copy, dataset, monkeypatch
     def refuse(path):
         raise InputError(f"{path} is damaged")
 
-    monkeypatch.setattr(batch, "read_volume", refuse)
+    monkeypatch.setattr(batch_run, "read_volume", refuse)
     fixed = ("--data", dataset, "--out", copy, "--config", copy / "config.yaml", "--device", "cpu", "--folds", "0,1")
     assert run(monkeypatch, *fixed) == 1
     assert f"failed {HELD_OUT[0][0]}" in capsys.readouterr().err

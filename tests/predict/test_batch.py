@@ -1,11 +1,13 @@
 """``renalseg.batch``: inputs, outcomes, and results that appear together or not at all."""
 
 import json
+import threading
+import time
 
 import pytest
 
-from renalseg import batch
-from renalseg.batch import list_inputs, segment_all, segment_file, write_result
+from renalseg.batch import Extras, list_inputs, results, run, segment_all, segment_file, write_result
+from renalseg.batch.overlap import overlapped
 from renalseg.core.errors import OutputError
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.predict.segmenter import Segmenter
@@ -27,7 +29,7 @@ def scan(ct, tmp_path):
 @pytest.fixture
 def quick_picture(monkeypatch):
     """Another picture in place of the real one, which takes longest."""
-    monkeypatch.setattr(batch, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
+    monkeypatch.setattr(results, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
 
 
 def no_picture(*_args, **_more):
@@ -82,7 +84,8 @@ def test_an_input_is_never_written_over(ct, segmenter, tmp_path):
 
 def test_peak_memory_counts_reading_and_writing(scan, segmenter, tmp_path, monkeypatch):
     peaks = iter([9e6, 1.0])
-    monkeypatch.setattr(batch, "peak_host_mb", lambda: next(peaks))
+    for module in (run, results):
+        monkeypatch.setattr(module, "peak_host_mb", lambda: next(peaks))
     assert segment_file("scan", scan, tmp_path / "a", segmenter)["peak_memory_mb"]["host"] == 9e6
     peaks = iter([1.0, 8e6])
     record = segment_file("scan", scan, tmp_path / "b", segmenter)
@@ -107,7 +110,7 @@ def test_one_case_writes_three_files(ct, scan, segmenter, tmp_path):
 
 
 def test_all_or_none_when_the_picture_fails(ct, segmenter, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "overlay", no_picture)
+    monkeypatch.setattr(results, "overlay", no_picture)
     with pytest.raises(OutputError, match="the disk is full"):
         write_result(segmenter.segment(ct), ct, tmp_path / "out" / "scan")
     assert list(tmp_path.iterdir()) == []
@@ -117,7 +120,7 @@ def test_results_of_an_earlier_run_stay_when_the_new_ones_fail(ct, segmenter, tm
     result = segmenter.segment(ct)
     write_result(result, ct, tmp_path / "scan")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr(batch, "overlay", no_picture)
+    monkeypatch.setattr(results, "overlay", no_picture)
     with pytest.raises(OutputError):
         write_result(result, ct, tmp_path / "scan")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
@@ -146,3 +149,134 @@ def test_a_folder_made_for_nothing_is_removed(scan, segmenter, tmp_path):
 def test_a_folder_that_cannot_be_written_to(scan, segmenter):
     with pytest.raises(OutputError, match="could not be written"):
         list(segment_all({"scan": scan}, scan, segmenter))
+
+
+# What is finished ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def segmented(scan, segmenter, tmp_path, quick_picture, monkeypatch):
+    """Segments ``scan`` once; returns a function that does it again and tells whether anything was computed."""
+    out = tmp_path / "out"
+    (first,) = segment_all({"scan": scan}, out, segmenter)
+    assert not first.kept
+
+    def computed(by=segmenter, **changes):
+        (outcome,) = segment_all({"scan": scan}, out, by, **changes)
+        assert outcome.error is None
+        assert json.loads(json.dumps(outcome.record)) == json.loads((out / "scan.json").read_text())
+        return not outcome.kept
+
+    return computed
+
+
+def test_a_finished_case_is_left_as_it_is(segmented, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "read_volume", lambda _: pytest.fail("was read"))
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    assert not segmented()
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_finished_case_is_segmented_again_on_demand(segmented):
+    assert segmented(again=True)
+    assert not segmented()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".png", ".nii.gz"])
+def test_a_case_that_lacks_a_file_is_segmented_again(suffix, segmented, tmp_path):
+    (tmp_path / "out" / f"scan{suffix}").unlink()
+    assert segmented()
+    assert not segmented()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": null, "kidney_found": true}'])
+def test_a_damaged_record_counts_for_nothing(text, segmented, tmp_path):
+    (tmp_path / "out" / "scan.json").write_text(text)
+    assert segmented()
+
+
+def test_a_changed_input_is_segmented_again(segmented, scan):
+    scan.write_bytes(scan.read_bytes())  # another time of change is enough
+    assert segmented()
+
+
+def test_other_settings_and_weights_segment_again(segmented, small_weights, tmp_path, monkeypatch):
+    assert segmented(Segmenter(small_weights, "cpu", "fp32", tta=False))
+    assert segmented(Segmenter(small_weights, "cpu", "fp32"))
+    assert segmented(Segmenter(small_weights, "cpu", "bf16"))
+    assert segmented(Segmenter([small_weights, small_weights], "cpu", "bf16"))
+    monkeypatch.setattr("renalseg.batch.finished.__version__", "0.0.0")
+    assert segmented(Segmenter([small_weights, small_weights], "cpu", "bf16"))
+
+
+def test_extras_that_were_not_made_are_made_and_others_do_not_matter(segmented, tmp_path):
+    assert segmented(extras=Extras(measurements=True))
+    assert not segmented(extras=Extras(measurements=True))
+    assert not segmented()
+    assert segmented(extras=Extras(measurements=True, page=True))
+    assert not segmented(extras=Extras(measurements=True))
+    (tmp_path / "out" / "scan.measurements.json").unlink()
+    assert segmented(extras=Extras(measurements=True))
+
+
+def test_measurements_of_a_finished_case_are_those_of_then(segmented, scan, segmenter, tmp_path):
+    extras = Extras(measurements=True)
+    (first,), (later,) = (list(segment_all({"scan": scan}, tmp_path / "out", segmenter, extras=extras)) for _ in "12")
+    assert later.kept
+    assert later.measurements == json.loads(json.dumps(first.measurements))
+    assert later.measurements is not None
+
+
+# Reading and writing meanwhile ---------------------------------------------------------------------------------------
+
+
+def test_steps_of_several_cases_overlap():
+    reading, computing = threading.Event(), threading.Event()
+    log = []
+
+    def load(n):
+        if n == 1:
+            reading.set()
+            assert computing.wait(10)  # the case before is computed while this one is read
+        return n
+
+    def compute(n):
+        if n == 0:
+            assert reading.wait(10)
+            computing.set()
+        log.append(threading.current_thread())
+        return n * 10
+
+    assert list(overlapped(range(3), load, compute, lambda n: n + 1)) == [1, 11, 21]
+    assert log == [threading.current_thread()] * 3
+
+
+def test_no_more_than_one_case_is_read_ahead():
+    read, computed = [], []
+
+    def compute(n):
+        computed.append(n)
+        time.sleep(0.02)
+        assert len(read) <= len(computed) + 1
+        return n
+
+    assert list(overlapped(range(5), lambda n: read.append(n) or n, compute, lambda n: n)) == list(range(5))
+    assert list(overlapped([], lambda n: n, compute, lambda n: n)) == []
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_an_error_of_a_step_ends_it_and_what_was_begun_is_done(step):
+    stored = []
+
+    def failing(place, action):
+        def run_step(n):
+            if place == step and n == 1:
+                raise ValueError("bad")
+            return action(n)
+
+        return run_step
+
+    steps = [failing(0, lambda n: n), failing(1, lambda n: n), failing(2, lambda n: stored.append(n) or n)]
+    with pytest.raises(ValueError, match="bad"):
+        list(overlapped(range(4), *steps))
+    assert stored in ([0], [0, 2])  # the third may be on its way when the second cannot be stored

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from renalseg import batch
+from renalseg.batch import results
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.report.assess import assess
@@ -53,7 +53,7 @@ def series(hu, tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick_picture(monkeypatch):
-    monkeypatch.setattr(batch, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
+    monkeypatch.setattr(results, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
 
 
 def names(folder):
@@ -87,7 +87,9 @@ def test_dicom_results_of_a_series(run, series, small_weights, tmp_path):
     out = tmp_path / "out"
     code, _, err = run("segment", series, "--out", out, "--weights", small_weights, "--device", "cpu", "--dicom-sr")
     assert code == 0, err
-    assert names(out) == {f"series{s}" for s in (".nii.gz", ".json", ".png", ".seg.dcm", ".sr.dcm")}
+    assert names(out) == {
+        f"series{s}" for s in (".nii.gz", ".json", ".png", ".measurements.json", ".seg.dcm", ".sr.dcm")
+    }
     seg, report = (pydicom.dcmread(out / f"series.{kind}.dcm") for kind in ("seg", "sr"))
     assert seg.PatientID == report.PatientID == "id-7"
     assert seg.StudyInstanceUID == report.StudyInstanceUID == "1.2.3"
@@ -100,10 +102,14 @@ def test_dicom_results_of_a_series(run, series, small_weights, tmp_path):
         for s in seg.SegmentSequence
     ]  # fmt: skip
     assert sum(by_segment) == counts[1:].sum()
+    options = ("--out", out, "--weights", small_weights, "--device", "cpu")
+    assert "finished earlier" in run("segment", series, *options, "--dicom-seg")[2]
+    (out / "series.sr.dcm").unlink()
+    assert "finished earlier" not in run("segment", series, *options, "--dicom-sr")[2]
 
 
 def test_dicom_results_of_another_format_are_refused_before_any_work(run, scan, small_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr("renalseg.batch.read_volume", lambda _: pytest.fail("was read"))
+    monkeypatch.setattr("renalseg.batch.run.read_volume", lambda _: pytest.fail("was read"))
     code, _, err = run("segment", scan, "--out", tmp_path / "out", "--weights", small_weights, "--dicom-seg")
     assert code == 2
     assert "is no DICOM series, and DICOM SEG and SR need one" in " ".join(err.split())

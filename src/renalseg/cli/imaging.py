@@ -56,8 +56,14 @@ def segment(
     report: Annotated[bool, typer.Option("--report", help="CASE.html with viewer, lesions, nephrometry")] = False,
     dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="CASE.seg.dcm; DICOM input")] = False,
     dicom_sr: Annotated[bool, typer.Option("--dicom-sr", help="CASE.sr.dcm and CASE.seg.dcm; DICOM input")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="also what OUT holds of the same input, weights and settings")
+    ] = False,
 ) -> None:
-    """Segment CTs: NIfTI, NRRD, MHA, DICOM folders or zips, or a dataset in KiTS23 layout."""
+    """Segment CTs: NIfTI, NRRD, MHA, DICOM folders or zips, or a dataset in KiTS23 layout.
+
+    What is finished in OUT, from the same input, weights and settings, is not segmented again.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -75,18 +81,19 @@ def segment(
     console, failed, total = Console(stderr=True), list[str](), len(cases) + len(refused)
     outcomes = []
     with console.status("Starting") as status:
-        done = segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ...")), extras)
+        done = segment_all(cases, out, segmenter, lambda name: status.update(Text(f"{name} ...")), extras, again)
         for outcome in chain(refused, done):
             outcomes.append(outcome)
             if outcome.record is not None:
-                _print_record(console, outcome.record)
+                _print_record(console, outcome.record, outcome.kept)
                 continue
             failed.append(outcome.name)
             start = ("renalseg", "") if total == 1 else (f"failed {outcome.name}", "red")
             console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
     _write_cohort(outcomes, out, extras)
     if total > 1:
-        summary = f"{total - len(failed)} of {total} cases segmented into {out}"
+        kept = sum(outcome.kept for outcome in outcomes)
+        summary = f"{total - len(failed)} of {total} cases segmented into {out}" + (f", {kept} earlier" if kept else "")
         console.print(Text(summary + (f"; failed: {', '.join(failed)}" if failed else "")), soft_wrap=True)
     if failed:
         raise typer.Exit(2 if len(failed) == total else 1)
@@ -155,7 +162,7 @@ def describe(
     Console().print(tables(settings, opened))
 
 
-def _print_record(console: Any, record: dict[str, Any]) -> None:
+def _print_record(console: Any, record: dict[str, Any], kept: bool = False) -> None:
     """One case: what was found, confidence, cost, warnings; as ``Text``: names may hold brackets, rich's markup."""
     from rich.text import Text
 
@@ -164,7 +171,8 @@ def _print_record(console: Any, record: dict[str, Any]) -> None:
     device = record["peak_memory_mb"]["device"]
     memory = f"{record['peak_memory_mb']['host']:.0f} MB" + (f", device {device:.0f} MB" if device else "")
     trust = f"confidence {record['confidence']['value']:.2f}"
-    line = f": {found}; {trust}; {record['timings_s']['total']:.1f} s, {memory}"
+    cost = "finished earlier" if kept else f"{record['timings_s']['total']:.1f} s, {memory}"
+    line = f": {found}; {trust}; {cost}"
     console.print(Text.assemble((record["case"], "bold"), line), soft_wrap=True)
     for warning in record["warnings"]:
         console.print(Text.assemble(("  warning", "yellow"), f" {warning}"), soft_wrap=True)

@@ -64,6 +64,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def fingerprint(path: Path) -> str:
+    """A hash of names, sizes and times of change of a file, or of all files in a folder, whose content is not read.
+
+    So a file that was copied or touched counts as another one.
+
+    Raises:
+        OSError: the file or folder cannot be looked at.
+    """
+    base, files = (path, path.rglob("*")) if path.is_dir() else (path.parent, [path])
+    stats = sorted((f.relative_to(base).as_posix(), f.stat()) for f in files if not f.is_dir())
+    known = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
 def write_text(text: str, path: Path) -> None:
     """Writes UTF-8 text, atomically.
 

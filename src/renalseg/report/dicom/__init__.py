@@ -4,6 +4,6 @@ Research use only. Not a medical device.
 """
 
 from renalseg.report.dicom.source import check_source
-from renalseg.report.dicom.write import DicomCase, write_dicom, write_seg, write_sr
+from renalseg.report.dicom.write import DicomCase, dicom_files, write_dicom, write_seg, write_sr
 
-__all__ = ["DicomCase", "check_source", "write_dicom", "write_seg", "write_sr"]
+__all__ = ["DicomCase", "check_source", "dicom_files", "write_dicom", "write_seg", "write_sr"]

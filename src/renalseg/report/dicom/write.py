@@ -55,12 +55,18 @@ def write_dicom(case: DicomCase, stem: Path, *, sr: bool = True, kind: SegKind =
     series, segments, algorithm = _prepare(case)
     if not segments.items:
         return ()
-    seg = build_seg(segments, series, algorithm, kind)
-    objects = {stem.with_name(stem.name + SEG_SUFFIX): seg}
+    objects = [build_seg(segments, series, algorithm, kind)]
     if sr:
-        objects[stem.with_name(stem.name + SR_SUFFIX)] = build_sr(segments, seg, series, algorithm)
-    _save(objects)
-    return tuple(objects)
+        objects.append(build_sr(segments, objects[0], series, algorithm))
+    files = dicom_files(stem, sr=sr)
+    _save(dict(zip(files, objects, strict=True)))
+    return files
+
+
+def dicom_files(stem: Path, *, sr: bool) -> tuple[Path, ...]:
+    """The files that ``write_dicom`` writes where there is a label."""
+    suffixes = (SEG_SUFFIX, SR_SUFFIX) if sr else (SEG_SUFFIX,)
+    return tuple(stem.with_name(stem.name + suffix) for suffix in suffixes)
 
 
 def write_seg(case: DicomCase, path: Path, kind: SegKind = "BINARY") -> None:

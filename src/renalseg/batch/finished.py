@@ -1,0 +1,58 @@
+"""Whether a case was segmented before, from the same input by the same weights and settings, and nothing is missing."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from renalseg import __version__
+from renalseg.batch.results import MEASUREMENTS, Extras, targets
+from renalseg.io.files import fingerprint
+from renalseg.predict.segmenter import Segmenter
+
+MADE_FROM = "made_from"
+"""Where a record keeps what its results were made from."""
+
+
+def made_from(path: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
+    """What the results of a case depend on, JSON-ready.
+
+    The device is no part of it: results of one precision agree within the accuracy budget.
+
+    Raises:
+        OSError: the input cannot be looked at.
+    """
+    return {
+        "input": fingerprint(path),
+        "weights_sha256": segmenter.weights_sha256,
+        "config_sha256": [weights.config.sha256() for weights in segmenter.weights],
+        "precision": segmenter.runtime.precision,
+        "mirror_z": segmenter.tta,
+        "renalseg": __version__,
+        "extras": extras.kinds,
+    }
+
+
+def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+    """Record and measurements of the case at ``stem``, where it was made from ``source`` and nothing is missing.
+
+    Extras beyond those that are wanted now do not matter.
+    """
+    try:
+        record: dict[str, Any] = json.loads(targets(stem)[0].read_text(encoding="utf-8"))
+        found = record[MADE_FROM]
+        same = {**found, "extras": None} == {**source, "extras": None} and set(extras.kinds) <= set(found["extras"])
+        if not same or not all(file.is_file() for file in _files(stem, extras, record)):
+            return None
+        measurements = json.loads(stem.with_name(stem.name + MEASUREMENTS).read_text("utf-8")) if extras.any else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record, measurements
+
+
+def _files(stem: Path, extras: Extras, record: dict[str, Any]) -> list[Path]:
+    """All that a finished case left behind."""
+    if not extras.dicom or not record["kidney_found"]:  # without a label there is nothing to make a SEG of
+        return targets(stem, extras)
+    from renalseg.report.dicom import dicom_files
+
+    return [*targets(stem, extras), *dicom_files(stem, sr=extras.sr)]

@@ -1,0 +1,130 @@
+"""What is written of a case, all of it or nothing: labels, record, picture, and the extras that were asked for."""
+
+import errno
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from renalseg.core.errors import OutputError
+from renalseg.core.volume import Segmentation, Volume
+from renalseg.io.files import atomic_path, output_error, write_json
+from renalseg.io.nifti import write_nifti
+from renalseg.model.runtime import peak_host_mb
+from renalseg.report.figures import overlay
+
+MEASUREMENTS = ".measurements.json"
+"""Suffix of the file with a case's measurements, as ``renalseg measure`` writes it."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is written beside labels, record and picture.
+
+    Attributes:
+        measurements: tables over all cases; NAME.measurements.json, with nephrometry, is written with each extra.
+        page: NAME.html, a report with a viewer, measurements and nephrometry.
+        seg: NAME.seg.dcm, a DICOM SEG; of DICOM input alone.
+        sr: NAME.sr.dcm, a DICOM SR with the measurements, and the SEG that it refers to; of DICOM input alone.
+    """
+
+    measurements: bool = False
+    page: bool = False
+    seg: bool = False
+    sr: bool = False
+
+    @property
+    def dicom(self) -> bool:
+        """Whether a DICOM result is wanted."""
+        return self.seg or self.sr
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is wanted that rests on measurements."""
+        return self.measurements or self.page or self.dicom
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of files that are written."""
+        wanted = {"measurements": self.any, "page": self.page, "seg": self.dicom, "sr": self.sr}
+        return [kind for kind, is_wanted in wanted.items() if is_wanted]
+
+
+NO_EXTRAS = Extras()
+
+
+def targets(stem: Path, extras: Extras = NO_EXTRAS) -> list[Path]:
+    """The files of a case, but for DICOM; the record, first here, is renamed last and marks a finished one."""
+    suffixes = [".json", ".png", ".nii.gz"]
+    suffixes += [MEASUREMENTS] * extras.any + [".html"] * extras.page
+    return [stem.with_name(stem.name + suffix) for suffix in suffixes]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the ``extras`` of a case are made of: measurements, sketches by lesion id, and where the CT lies."""
+
+    measurements: dict[str, Any]
+    sketches: dict[int, bytes]
+    source: Path
+    extras: Extras
+
+
+def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None) -> dict[str, Any]:
+    """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
+
+    All three, and what ``findings`` add, are written under temporary names first; the JSON is renamed last and marks a
+    finished case.
+
+    Raises:
+        OutputError: one of them could not be written.
+    """
+    started = time.perf_counter()
+    record = result.record
+    files = targets(stem, NO_EXTRAS if findings is None else findings.extras)
+    for target in files:
+        if target.is_dir():
+            raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
+    try:
+        with ExitStack() as stack:
+            json_path, picture, labels, *others = (stack.enter_context(atomic_path(target)) for target in files)
+            write_nifti(result.labels, labels)
+            overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
+            if findings is not None:
+                _write_extras(result, ct, stem, findings, others)
+            record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
+            raise_peak(record, peak_host_mb())
+            write_json(record, json_path)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):  # named by its temporary file so far
+            raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
+        raise
+    return record
+
+
+def _write_extras(result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]) -> None:
+    """Writes what the findings add to the temporary ``paths``, in the order of ``targets``; DICOM last, as a whole."""
+    remaining = iter(paths)
+    write_json(findings.measurements, next(remaining))
+    if findings.extras.page:
+        from renalseg.report.page import write_case_page
+
+        write_case_page(next(remaining), ct, result.labels, result.record, findings.measurements, findings.sketches)
+    if findings.extras.dicom:
+        from renalseg.report.dicom import DicomCase, write_dicom
+
+        case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
+        if not write_dicom(case, stem, sr=findings.extras.sr):
+            result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
+
+
+def raise_peak(record: dict[str, Any], host_mb: float) -> None:
+    """The cascade measures its own peak memory; reading and writing may need more."""
+    memory = record["peak_memory_mb"]
+    memory["host"] = max(memory["host"], round(host_mb, 1))
+
+
+def _subtitle(record: dict[str, Any]) -> str:
+    weights = ", ".join(w["path"] for w in record["weights"])
+    return f"weights {weights} ({record['weights_sha256'][:8]}), preset {record['preset']}"
