@@ -91,3 +91,43 @@ def test_masses_alone_are_reported_too():
 
 def test_nothing_labelled_gives_nothing():
     assert kidney_sides(label_map()) == ()
+
+
+def test_a_mass_far_from_a_solitary_kidney_is_no_second_one():
+    """66 ml, 75 mm lateral to a left kidney: on the same side of the middle, so it belongs to that kidney."""
+    (kidney,) = kidney_sides(label_map((KIDNEY, (8, 24), (40, 60), (90, 110)), (TUMOR, (8, 24), (40, 60), (136, 149))))
+    assert (kidney.title, kidney.volumes_ml["tumor"] > 60) == ("Left kidney", True)
+    assert "the only kidney found" in kidney.note
+    assert kidney.body.any()
+    assert not kidney.body[kidney.labels == TUMOR].any()
+
+
+def test_a_large_mass_beside_two_kidneys_is_neither_of_them():
+    mass = (TUMOR, (2, 28), (30, 70), (143, 158))
+    right, left = kidney_sides(label_map(RIGHT, (KIDNEY, (8, 24), (40, 60), (95, 115)), mass))
+    assert (right.note, left.note) == ("", "")
+    assert right.volumes_ml["tumor"] == 0
+    assert left.volumes_ml["tumor"] > left.volumes_ml["kidney"] > 0
+
+
+def test_a_kidney_that_its_tumor_has_replaced_is_still_one():
+    right, left = kidney_sides(label_map(RIGHT, (TUMOR, (5, 25), (35, 60), (110, 135))))
+    assert right.note == ""
+    assert "no kidney tissue is labelled" in left.note
+    assert left.body[left.labels > 0].all()
+
+
+def test_a_single_kidney_in_the_middle_of_the_volume_is_not_sure_of_its_side():
+    (crop,) = kidney_sides(label_map((KIDNEY, (3, 12), (10, 30), (20, 42)), shape=(16, 40, 60)))
+    assert "its side is not sure" in crop.note
+
+
+@pytest.mark.parametrize(("gap", "is_body"), [(1, True), (4, True), (6, False)])
+def test_pieces_belong_to_a_kidney_within_10_mm(gap, is_body):
+    """Gaps of 4, 10 and 14 mm between voxel centres."""
+    near = (TUMOR, (10, 14), (45, 50), (135 + gap, 140 + gap))
+    _, left = kidney_sides(label_map(RIGHT, LEFT, near))
+    assert left.body[left.labels == TUMOR].all() == is_body
+    assert left.body[left.labels == KIDNEY].all()
+    assert left.attached.any()
+    assert (left.attached == TUMOR).any() == is_body

@@ -1,11 +1,12 @@
 """Which labelled voxels belong to the patient's right kidney and which to the left, from connected components."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from renalseg.core.labels import KIDNEY, LABELS
 from renalseg.core.volume import Volume
@@ -15,10 +16,16 @@ SIDES: dict[str, Side] = {"Right kidney": "right", "Left kidney": "left", "Both 
 """The patient's side by the title of a kidney."""
 
 SMALLEST_KIDNEY_ML = 5.0
-"""Below this, a component is a fragment or a detached mass, not the second kidney. Our choice."""
+"""With less kidney tissue, a component is a fragment or a detached mass, not the second kidney. Our choice."""
 
 SMALLEST_DISTANCE_MM = 50.0
 """Two kidneys' centres lie at least this far apart from right to left; closer components are one. Our choice."""
+
+SURE_SIDE_MM = 30.0
+"""A single kidney whose centre lies nearer than this to the middle of the grid may be either. Our choice."""
+
+FARTHEST_PIECE_MM = 10.0
+"""A piece with a wider gap to the kidney is detached from it; a narrower gap is a slip of the labels. Our choice."""
 
 WIDEST_KIDNEY_MM = 140.0
 """Kidney tissue in one piece that spans more than this from right to left is two kidneys. Our choice."""
@@ -33,14 +40,22 @@ class Kidney:
         note: what is special about it, or an empty string.
         box: where ``labels`` lies in the whole volume, [z, y, x].
         labels: uint8 [z, y, x], cut out of the label map at ``box``; voxels of other kidneys are 0.
-        volumes_ml: volume by label name.
+        body: bool [z, y, x], the kidney itself with its masses: the connected piece and what lies within
+            ``FARTHEST_PIECE_MM`` of it; all other voxels are detached.
+        volumes_ml: volume by label name, detached pieces included.
     """
 
     title: str
     note: str
     box: tuple[slice, slice, slice]
     labels: NDArray[np.uint8]
+    body: NDArray[np.bool_]
     volumes_ml: dict[str, float]
+
+    @property
+    def attached(self) -> NDArray[np.uint8]:
+        """``labels`` without what is detached."""
+        return np.where(self.body, self.labels, 0).astype(np.uint8)
 
     @property
     def side(self) -> Side:
@@ -57,8 +72,10 @@ class Kidney:
 def kidney_sides(labels: Volume) -> tuple[Kidney, ...]:
     """Splits a label map into the patient's right and left kidney, each with its tumors and cysts.
 
-    The two largest components far enough apart are the kidneys; fragments go with the nearer one. Where there is only
-    one, its side is told by the middle of the grid, unless it is wide enough to be both.
+    The two largest components with kidney tissue that lie far enough apart are the kidneys; all else goes with the
+    nearer one. A mass without kidney tissue counts as the second only on the other side of the grid's middle: what is
+    left of a kidney that its tumor has replaced. Where there is only one, its side is told by the middle of the grid,
+    unless it is wide enough to be both.
 
     Args:
         labels: label map [z, y, x] on its grid; see ``core.labels``.
@@ -72,39 +89,80 @@ def kidney_sides(labels: Volume) -> tuple[Kidney, ...]:
     box = _box(foreground)
     components = cc3d.connected_components(np.ascontiguousarray(foreground[box]), connectivity=26)
     statistics = cc3d.statistics(components)
-    centres = statistics["centroids"][1:, 2]
-    order = np.argsort(-statistics["voxel_counts"][1:].astype(np.int64), kind="stable")
-    ml = statistics["voxel_counts"][1:] * labels.voxel_mm3 / 1000
-    far = np.abs(centres - centres[order[0]]) * labels.spacing_mm[2] >= SMALLEST_DISTANCE_MM
-    partners = [i for i in order[1:] if far[i] and ml[i] >= SMALLEST_KIDNEY_ML]
+    middle = (labels.shape[2] - 1) / 2 - box[2].start
+    right_mm = (middle - statistics["centroids"][1:, 2]) * labels.spacing_mm[2]
+    per_ml = labels.voxel_mm3 / 1000
+    ml = statistics["voxel_counts"][1:] * per_ml
+    tissue_ml = np.bincount(components[labels.array[box] == KIDNEY], minlength=len(ml) + 1)[1:] * per_ml
+    has_tissue = tissue_ml >= SMALLEST_KIDNEY_ML
+    order = np.lexsort((-ml, ~has_tissue))
+    first = order[0]
+    far = np.abs(right_mm - right_mm[first]) >= SMALLEST_DISTANCE_MM
+    replaced = (ml >= SMALLEST_KIDNEY_ML) & (right_mm * right_mm[first] < 0)
+    partners = [i for i in order[1:] if far[i] and (has_tissue[i] or replaced[i])]
     if not partners:
-        return (_single(labels, box, components == order[0] + 1, float(centres[order[0]])),)
-    middle = (centres[order[0]] + centres[partners[0]]) / 2
-    is_left = np.concatenate([[False], centres > middle])[components]
-    right = _cut_out(labels, box, (components > 0) & ~is_left, "Right kidney")
-    return right, _cut_out(labels, box, is_left, "Left kidney")
+        everything = np.ones(len(ml), np.bool_)
+        body = _body(components, statistics["bounding_boxes"], int(first), everything, labels.spacing_mm)
+        return (_single(labels, box, body, float(right_mm[first])),)
+    is_right = right_mm > (right_mm[first] + right_mm[partners[0]]) / 2
+    found = []
+    for title, own in (("Right kidney", is_right), ("Left kidney", ~is_right)):
+        main = next(i for i in (first, partners[0]) if own[i])
+        note = "" if tissue_ml[main] else "no kidney tissue is labelled: its side is told by that of the mass"
+        mask = np.concatenate([[False], own])[components]
+        body = _body(components, statistics["bounding_boxes"], int(main), own, labels.spacing_mm)
+        found.append(_cut_out(labels, box, mask, body, title, note))
+    return tuple(found)
 
 
-def _single(labels: Volume, box: tuple[slice, slice, slice], largest: NDArray[np.bool_], centre: float) -> Kidney:
-    """Everything labelled as one entry; ``centre`` is the mean x of the ``largest`` component in ``box``, in voxels."""
+def _body(
+    components: NDArray[np.integer[Any]],
+    boxes: list[tuple[slice, slice, slice]],
+    main: int,
+    own: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+) -> NDArray[np.bool_]:
+    """Component ``main`` with those of ``own`` (from 0) that lie near it: bool [z, y, x]; ``boxes`` start with all."""
+    near = np.zeros(len(own) + 1, np.bool_)
+    near[main + 1] = True
+    reach = [int(FARTHEST_PIECE_MM // mm) + 1 for mm in spacing_mm]
+    for i in np.flatnonzero(own):
+        around = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(boxes[i + 1], reach, strict=True))
+        part = components[around]
+        if i != main and (part == main + 1).any():
+            gap_mm = distance_transform_edt(part != main + 1, spacing_mm)[part == i + 1].min()
+            near[i + 1] = gap_mm <= FARTHEST_PIECE_MM
+    found: NDArray[np.bool_] = near[components]
+    return found
+
+
+def _single(labels: Volume, box: tuple[slice, slice, slice], body: NDArray[np.bool_], right_mm: float) -> Kidney:
+    """Everything labelled as one entry; the centre of ``body``, in ``box``, lies ``right_mm`` right of the middle."""
     cut = labels.array[box]
-    columns = np.flatnonzero((largest & (cut == KIDNEY)).any(axis=(0, 1)))
+    columns = np.flatnonzero((body & (cut == KIDNEY)).any(axis=(0, 1)))
     if len(columns) and (columns[-1] + 1 - columns[0]) * labels.spacing_mm[2] > WIDEST_KIDNEY_MM:
-        return _cut_out(labels, box, cut > 0, "Both kidneys", "fused or touching: one connected piece")
-    is_left = box[2].start + centre > (labels.shape[2] - 1) / 2
-    return _cut_out(labels, box, cut > 0, "Left kidney" if is_left else "Right kidney", "the only kidney found")
+        return _cut_out(labels, box, cut > 0, body, "Both kidneys", "fused or touching: one connected piece")
+    note = "the only kidney found"
+    if abs(right_mm) < SURE_SIDE_MM:
+        note += "; its side is not sure, since it lies near the middle of the volume"
+    return _cut_out(labels, box, cut > 0, body, "Left kidney" if right_mm < 0 else "Right kidney", note)
 
 
 def _cut_out(
-    labels: Volume, box: tuple[slice, slice, slice], mask: NDArray[np.bool_], title: str, note: str = ""
+    labels: Volume,
+    box: tuple[slice, slice, slice],
+    mask: NDArray[np.bool_],
+    body: NDArray[np.bool_],
+    title: str,
+    note: str,
 ) -> Kidney:
-    """The part of ``labels`` under ``mask`` (bool [z, y, x], on ``box``) with its own, tight box."""
+    """The part of ``labels`` under ``mask`` (bool [z, y, x], on ``box``, like ``body``) with its own, tight box."""
     inner = _box(mask)
     own = np.where(mask[inner], labels.array[box][inner], 0).astype(np.uint8)
     z, y, x = (slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
     counts = np.bincount(own.ravel(), minlength=len(LABELS) + 1)
     volumes_ml = {label.name: float(counts[label.id] * labels.voxel_mm3 / 1000) for label in LABELS}
-    return Kidney(title, note, (z, y, x), own, volumes_ml)
+    return Kidney(title, note, (z, y, x), own, body[inner], volumes_ml)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice]:

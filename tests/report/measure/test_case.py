@@ -4,6 +4,7 @@ A kidney is 52 mm wide, 48 deep and 100 long; lesions are balls. Tolerances are 
 """
 
 import importlib.util
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def problems(value, rule, root, at="$"):
     if "anyOf" in rule:
         return [] if any(not problems(value, r, root, at) for r in rule["anyOf"]) else [f"{at}: none of anyOf"]
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    types = {"object": dict, "array": list, "string": str, "null": type(None)}
+    types = {"object": dict, "array": list, "string": str, "null": type(None), "boolean": bool}
     kind = rule.get("type")
     fits = {"number": number, "integer": number and value == int(value)} | {
         name: isinstance(value, of) for name, of in types.items()
@@ -157,10 +158,30 @@ def test_a_ball_within_is_endophytic_and_all_contact(painted):
 
 
 def test_a_ball_apart_touches_nothing(painted):
-    (lesion,) = measure(painted([*BOTH, (TUMOR, ball((86, 12, 40), 5))], AXES)).lesions
+    (lesion,) = measure(painted([*BOTH, (TUMOR, ball((91, 0, 0), 5))], AXES)).lesions
     assert lesion.contact_area_mm2 == 0
     assert lesion.exophytic_share == 1
     assert lesion.sinus_distance_mm > 30
+    assert not lesion.detached
+
+
+def test_what_lies_far_from_its_kidney_does_not_shape_it(painted):
+    """A false blob 45 mm below a kidney, of kidney tissue and tumor: it counts in the volumes alone, and is told."""
+    near, low = [*BOTH, (TUMOR, ball((76, 6, 25), 12))], (-100, -60, -150)
+    blob = ((KIDNEY, ball((60, 0, -120), 12)), (TUMOR, ball((60, 6, -125), 7)))
+    without, found = measure(painted(near, AXES, low)), measure(painted([*near, *blob], AXES, low))
+    for kidney, other in zip(found.kidneys, without.kidneys, strict=True):
+        assert (kidney.length_mm, kidney.polar_lines) == (other.length_mm, other.polar_lines)
+    attached, detached = found.lesions
+    (same,) = without.lesions
+    assert attached == replace(same, id=attached.id, box=attached.box)
+    assert detached.detached
+    assert not attached.detached
+    assert (detached.polar, detached.face, detached.exophytic_share, detached.sinus_distance_mm) == (None,) * 4
+    assert any("detached from the kidney" in note for note in detached.notes)
+    (warning,) = found.warnings
+    assert "ml lie more than 10 mm away from it" in warning
+    assert not without.warnings
 
 
 def test_distance_to_the_sinus(painted):

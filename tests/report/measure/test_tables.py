@@ -49,6 +49,7 @@ def test_a_row_a_kidney():
 def test_a_row_a_lesion_with_everything_measured():
     hu = {key: float(i) for i, key in enumerate(HU_KEYS)}
     scores = {name: {"total": i} for i, name in enumerate(("renal", "padua", "spare"), 4)} | {"c_index": {"value": 2.5}}
+    scores["renal"] |= {"suffix": "ph", "parts": {part: {"points": i} for i, part in enumerate("RENL")}}
     full = lesion(polar="upper", face="anterior", hu=hu, exophytic_share=0.25, contact_area_mm2=300.0)
     (row,) = rows_of(lesions_csv([Measurements("a", (), (full,)).with_nephrometry([scores]).as_dict()]))
     assert tuple(row) == LESION_COLUMNS
@@ -58,6 +59,8 @@ def test_a_row_a_lesion_with_everything_measured():
     assert [float(row[f"hu_{key}"]) for key in HU_KEYS] == list(range(7))
     assert (float(row["exophytic_share"]), float(row["contact_area_mm2"])) == (0.25, 300)
     assert [float(row[name]) for name in ("renal", "padua", "spare", "c_index")] == [4, 5, 6, 2.5]
+    assert [row[f"renal_{part}"] for part in ("suffix", *"renl")] == ["ph", *"0123"]
+    assert row["detached"] == "False"
 
 
 def test_values_that_could_not_be_had_are_empty_and_their_notes_remain():

@@ -73,6 +73,7 @@ class KidneyMeasures:
         note: what is special about it, or an empty string.
         volumes_ml: of "parenchyma", "tumor", "cyst" and "total".
         length_mm: extent of the parenchyma from cranial to caudal; of everything where no parenchyma is labelled.
+            What is detached does not count.
         touches_border: borders of the volume that the kidney or a mass of it reaches, so that it may be cut off.
         centroid_ras_mm: of all its voxels, masses included.
         polar_lines: None where no parenchyma is labelled.
@@ -119,6 +120,7 @@ class Lesion:
         hu: ``HU_KEYS`` of the CT under it; None without a CT.
         exophytic_share: share of its volume beyond the kidney's estimated original contour, 0 to 1.
         contact_area_mm2: area of its surface that borders on parenchyma.
+        detached: whether it lies too far away from the kidney to belong to it; then its place in it is not told.
         sinus_distance_mm: from its surface to the estimated renal sinus; 0 where they touch.
         nephrometry: scores from ``report.nephrometry``, set by the caller.
         notes: sentences.
@@ -139,6 +141,7 @@ class Lesion:
     hu: Mapping[str, float] | None = None
     exophytic_share: float | None = None
     contact_area_mm2: float | None = None
+    detached: bool = False
     sinus_distance_mm: float | None = None
     nephrometry: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -161,6 +164,7 @@ class Lesion:
             "hu": None if self.hu is None else {key: round(self.hu[key], 2) for key in HU_KEYS},
             "exophytic_share": _rounded(self.exophytic_share),
             "contact_area_mm2": _rounded(self.contact_area_mm2),
+            "detached": self.detached,
             "sinus_distance_mm": _rounded(self.sinus_distance_mm),
             "nephrometry": None if self.nephrometry is None else dict(self.nephrometry),
             "notes": list(self.notes),

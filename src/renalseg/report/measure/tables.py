@@ -15,6 +15,8 @@ KIDNEYS, LESIONS = "kidneys.csv", "lesions.csv"
 TISSUES = ("parenchyma", "tumor", "cyst", "total")
 AXES = ("x", "y", "z")
 SCORES = ("renal", "padua", "spare")
+RENAL_PARTS = ("R", "E", "N", "L")
+"""The parts of R.E.N.A.L. that give points; its A is in the suffix."""
 
 KIDNEY_COLUMNS = (
     "case",
@@ -42,8 +44,11 @@ LESION_COLUMNS = (
     *(f"hu_{key}" for key in HU_KEYS),
     "exophytic_share",
     "contact_area_mm2",
+    "detached",
     "sinus_distance_mm",
     *SCORES,
+    "renal_suffix",
+    *(f"renal_{part.lower()}" for part in RENAL_PARTS),
     "c_index",
     "notes",
 )
@@ -88,6 +93,9 @@ def _lesion_row(lesion: dict[str, Any]) -> dict[str, Any]:
     row |= {f"hu_{key}": value for key, value in (lesion["hu"] or {}).items()}
     scores = lesion["nephrometry"] or {}
     row |= {name: scores.get(name, {}).get("total") for name in SCORES}
+    renal = scores.get("renal", {})
+    row |= {f"renal_{part.lower()}": renal.get("parts", {}).get(part, {}).get("points") for part in RENAL_PARTS}
+    row |= {"renal_suffix": renal.get("suffix")}
     return row | _centroid(lesion) | {"c_index": scores.get("c_index", {}).get("value")}
 
 

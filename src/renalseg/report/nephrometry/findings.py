@@ -26,7 +26,9 @@ class Findings:
         bottom_mm, top_mm: its lowest and highest voxel, superior in RAS mm.
         sinus_mm: distance between its surface and the sinus; 0 where they touch.
         nearest: the voxel of the lesion and the point of the sinus that are nearest to each other, RAS mm.
+        outside: the middle of what lies outside the kidney's contour, RAS mm; None where nothing does.
         dent_ml: its volume within the convex hull of the sinus: what has been pressed in or has grown in.
+        dent: the middle of that, RAS mm; None where there is none.
         hilum_mm: distance from its surface to the middle of the sinus's opening.
         hilum: that middle, RAS mm.
         medial_mm: how far its centre lies to the medial side of the kidney's centre; negative on the lateral side.
@@ -39,7 +41,9 @@ class Findings:
     top_mm: float
     sinus_mm: float
     nearest: tuple[Point, Point]
+    outside: Point | None
     dent_ml: float
+    dent: Point | None
     hilum_mm: float
     hilum: Point
     medial_mm: float
@@ -60,6 +64,8 @@ def findings(lesion: Lesion, labels: Volume, marks: Landmarks) -> Findings:
     hilum = marks.sinus.opening.mean(axis=0)
     away = np.asarray(lesion.centroid_ras_mm) - marks.centre
     hull = contour_of(marks.sinus.points)
+    dent = points[hull.contains(points)] if hull else points[:0]
+    outside = points[~marks.contour.contains(points)]
     return Findings(
         between=float(((heights >= marks.lower_mm) & (heights <= marks.upper_mm)).mean()),
         above_midline=float((heights > marks.midline_mm).mean()),
@@ -67,7 +73,9 @@ def findings(lesion: Lesion, labels: Volume, marks: Landmarks) -> Findings:
         top_mm=float(heights.max()),
         sinus_mm=sinus_mm,
         nearest=(point(here), point(there)),
-        dent_ml=lesion.volume_ml * float(hull.contains(points).mean()) if hull else 0.0,
+        outside=point(outside.mean(axis=0)) if len(outside) else None,
+        dent_ml=lesion.volume_ml * len(dent) / len(points),
+        dent=point(dent.mean(axis=0)) if len(dent) else None,
         hilum_mm=max(0.0, float(np.linalg.norm(own - hilum, axis=1).min()) - half_voxels_mm(labels.voxel_mm3)),
         hilum=point(hilum),
         medial_mm=float(away @ marks.medial),

@@ -69,7 +69,7 @@ def kidney_facts(kidney: Kidney, measures: KidneyMeasures, labels: Volume) -> Ki
         borders = " and ".join(measures.touches_border)
         reason = f"the kidney may be cut off by the {borders} border of the volume"
         return KidneyFacts(kidney.labels, affine, None, reason)
-    shape = shape_of(kidney.labels, affine, measures.side, (), labels.voxel_mm3)
+    shape = shape_of(kidney.attached, affine, measures.side, (), labels.voxel_mm3)
     if shape.sinus is None or shape.contour is None:
         reason = shape.reasons.get("sinus") or shape.reasons.get("contour", "its shape is not told")
         return KidneyFacts(kidney.labels, affine, None, reason)

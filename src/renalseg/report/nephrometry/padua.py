@@ -22,7 +22,7 @@ def padua(lesion: Lesion, found: Findings | None, marks: Landmarks | None, reaso
     """PADUA of ``lesion``; the arguments are those of ``renal``. The suffix is a, p or x."""
     parts = {
         "Polar location": _polar(found, marks, reason),
-        "Exophytic rate": exophytic(lesion, (1, 2, 3), reason),
+        "Exophytic rate": exophytic(lesion, found, (1, 2, 3), reason),
         "Renal rim": _rim(found, marks, (1, 2), reason),
         "Renal sinus": _sinus(found, (1, 2), reason),
         "Collecting system": _collecting_system(found, reason),
@@ -34,7 +34,7 @@ def padua(lesion: Lesion, found: Findings | None, marks: Landmarks | None, reaso
 def spare(lesion: Lesion, found: Findings | None, marks: Landmarks | None, reason: str) -> Score:
     """SPARE of ``lesion``; the arguments are those of ``renal``."""
     parts = {
-        "Exophytic rate": exophytic(lesion, (0, 1, 2), reason),
+        "Exophytic rate": exophytic(lesion, found, (0, 1, 2), reason),
         "Renal rim": _rim(found, marks, (0, 1), reason),
         "Renal sinus": _sinus(found, (0, 3), reason),
         "Tumor size": size(lesion, (0, 2, 4)),
@@ -90,10 +90,11 @@ def _collecting_system(found: Findings | None, reason: str) -> Part:
     """Whether the collecting system is displaced or infiltrated, presumed from a dent in the estimated sinus."""
     if found is None:
         return _untold("ml", reason)
+    geometry = {} if found.dent is None else {"dent_centroid_ras_mm": found.dent}
     text = f"{found.dent_ml:.2f} ml lie within the hull of the estimated sinus"
     if found.dent_ml >= DENT_ML:
-        return Part(2, found.dent_ml, "ml", f"{text}: displaced or infiltrated.", {})
-    return Part(1, found.dent_ml, "ml", f"{text}: not involved.", {})
+        return Part(2, found.dent_ml, "ml", f"{text}: displaced or infiltrated.", geometry)
+    return Part(1, found.dent_ml, "ml", f"{text}: not involved.", geometry)
 
 
 def _untold(unit: str, reason: str) -> Part:

@@ -40,7 +40,7 @@ def renal(lesion: Lesion, found: Findings | None, marks: Landmarks | None, reaso
     """
     parts = {
         "R": radius(lesion),
-        "E": exophytic(lesion, (1, 2, 3), reason),
+        "E": exophytic(lesion, found, (1, 2, 3), reason),
         "N": _nearness(found, reason),
         "A": _face(lesion, found, reason),
         "L": _location(found, marks, reason),
@@ -59,18 +59,21 @@ def radius(lesion: Lesion) -> Part:
     return Part(3, mm, "mm", f"{mm:.1f} mm across, at least {LARGE_MM:.0f} mm.", geometry)
 
 
-def exophytic(lesion: Lesion, points: tuple[int, int, int], reason: str) -> Part:
+def exophytic(lesion: Lesion, found: Findings | None, points: tuple[int, int, int], reason: str) -> Part:
     """E: at least half outside, less than half, nothing outside the kidney's estimated contour.
 
     Args:
         lesion: as measured.
+        found: its values against the landmarks; None where there are none.
         points: of the three.
         reason: why there are no landmarks, or an empty string: a kidney without them has no certain contour either.
     """
     share = lesion.exophytic_share
-    if share is None or reason:
+    if share is None or found is None:
         return _untold("share", reason or "the kidney's contour could not be estimated")
     geometry = {"centroid_ras_mm": lesion.centroid_ras_mm}
+    if found.outside is not None:
+        geometry["outside_centroid_ras_mm"] = found.outside
     text = f"{share:.0%} of its volume lies outside the kidney's estimated contour"
     if share >= HALF:
         return Part(points[0], share, "share", f"{text}, at least half.", geometry)

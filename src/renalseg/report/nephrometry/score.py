@@ -53,6 +53,8 @@ def kidneys_of(labels: Volume, measurements: Measurements) -> dict[str, KidneyFa
 
 def _scores(lesion: Lesion, labels: Volume, kidney: KidneyFacts) -> Nephrometry:
     marks, reason = kidney.landmarks, kidney.reason
+    if lesion.detached:
+        marks, reason = None, "the lesion is detached from the kidney"
     found = None if marks is None else findings(lesion, labels, marks)
     scores = {
         "R.E.N.A.L.": renal(lesion, found, marks, reason),
