@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from renalseg.batch import results
+from renalseg.core.errors import OutputError
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.report.assess import assess
@@ -118,8 +119,6 @@ def test_dicom_results_of_another_format_are_refused_before_any_work(run, scan, 
 
 @pytest.mark.parametrize("broken", ["renalseg.report.page.write_case_page", "renalseg.report.dicom.write_dicom"])
 def test_all_or_none(broken, run, series, small_weights, tmp_path, monkeypatch):
-    from renalseg.core.errors import OutputError
-
     def fail(*_args, **_more):
         raise OutputError("the disk is full")
 
@@ -143,3 +142,80 @@ def test_a_scan_without_a_kidney(run, series, small_weights, tmp_path, monkeypat
     assert not {name for name in names(out) if name.endswith(".dcm")}
     assert "No DICOM SEG or SR was written" in " ".join(json.loads((out / "series.json").read_text())["warnings"])
     assert json.loads((out / "series.measurements.json").read_text())["lesions"] == []
+
+
+def test_a_second_run_into_a_folder_keeps_the_first_in_tables_and_index(run, scan, small_weights, tmp_path):
+    out = tmp_path / "out"
+    other = scan.with_name("other.nii.gz")
+    other.write_bytes(scan.read_bytes())
+    options = ("--out", out, "--weights", small_weights, "--device", "cpu", "--measure", "--report")
+    for path in (scan, other):
+        assert run("segment", path, *options)[0] == 0
+    index = (out / "index.html").read_text()
+    assert 'href="scan.html"' in index
+    assert 'href="other.html"' in index
+    for table in ("kidneys.csv", "lesions.csv"):
+        assert {row["case"] for row in csv.DictReader((out / table).read_text().splitlines())} == {"scan", "other"}
+    (out / "scan.measurements.json").write_text("{}")
+    (out / "scan.json").write_text("{}")
+    _, _, err = run("segment", other, *options)
+    assert "not in the tables" in err
+    assert "scan.measurements.json holds no measurements of this version" in " ".join(err.split())
+    assert {row["case"] for row in csv.DictReader((out / "lesions.csv").read_text().splitlines())} == {"other"}
+    assert "segment the case again" in (out / "index.html").read_text()
+
+
+def test_a_case_named_index_is_refused_where_pages_are_wanted(run, scan, small_weights, tmp_path):
+    path = scan.rename(scan.with_name("index.nii.gz"))
+    options = ("--out", tmp_path / "out", "--weights", small_weights, "--device", "cpu")
+    code, _, err = run("segment", path, *options, "--report")
+    assert code == 2
+    assert "rename the file" in err
+    assert not (tmp_path / "out").exists()
+    assert run("segment", path, *options)[0] == 0
+
+
+def test_what_was_made_of_earlier_labels_is_removed(run, series, small_weights, tmp_path):
+    out = tmp_path / "out"
+    options = ("--out", out, "--weights", small_weights, "--device", "cpu")
+    assert run("segment", series, *options, "--report", "--dicom-sr")[0] == 0
+    stray = out / "series.notes.txt"
+    stray.write_text("mine")
+    labels = {f"series{suffix}" for suffix in (".nii.gz", ".json", ".png", ".notes.txt")}
+    assert run("segment", series, *options, "--no-tta", "--dicom-seg")[0] == 0
+    assert names(out) == labels | {"series.measurements.json", "series.seg.dcm", "index.html"}
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        data.PixelData = np.full((data.Rows, data.Columns), 24, np.uint16).tobytes()
+        data.save_as(path)
+    assert run("segment", series, *options, "--report", "--dicom-sr")[0] == 0
+    assert names(out) == labels | {"series.measurements.json", "series.html", "index.html"}
+    assert "No DICOM SEG or SR was written" in (out / "series.html").read_text()
+    assert run("segment", series, *options, "--again")[0] == 0
+    assert names(out) == labels | {"index.html"}
+
+
+def test_a_failed_run_removes_nothing(run, series, small_weights, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    options = ("--out", out, "--weights", small_weights, "--device", "cpu")
+    assert run("segment", series, *options, "--report", "--dicom-sr")[0] == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+
+    def fail(*_args, **_more):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(results, "write_nifti", fail)
+    assert run("segment", series, *options, "--again")[0] == 2
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("also", [(), ("--dicom-sr",)])
+def test_a_seg_as_a_label_map(also, run, series, small_weights, tmp_path):
+    out = tmp_path / "out"
+    options = ("segment", series, "--out", out, "--weights", small_weights, "--device", "cpu")
+    assert run(*options, "--dicom-labelmap", *also)[0] == 0
+    assert pydicom.dcmread(out / "series.seg.dcm").SegmentationType == "LABELMAP"
+    assert (out / "series.sr.dcm").exists() == bool(also)
+    assert "finished earlier" in run(*options, "--dicom-labelmap", *also)[2]
+    assert "finished earlier" not in run(*options, "--dicom-seg")[2]
+    assert pydicom.dcmread(out / "series.seg.dcm").SegmentationType == "BINARY"

@@ -14,16 +14,17 @@ from renalseg.config import Augmentation
 from renalseg.core.labels import CYST, TUMOR
 from renalseg.train.augment import OPERATIONS, augment, only
 from renalseg.train.augment.elastic import _bumps, displacement, draw_elastic
-from renalseg.train.augment.intensity import Factors, adjust, adjust_inside, draw_factors
+from renalseg.train.augment.intensity import Factors, adjust, adjust_inside, draw_factors, draw_noise
 from renalseg.train.augment.preview import most_shown, versions
 from renalseg.train.augment.spatial import Warp, draw_crop, draw_plane, draw_warp, warp
 
 SHAPE = (6, 32, 48)
 SEEDS = st.integers(0, 2**32 - 1)
-SPATIAL, INTENSITY = OPERATIONS[:4], OPERATIONS[4:]
+SPATIAL, INTENSITY = OPERATIONS[:5], OPERATIONS[5:]
+FACTORS = INTENSITY[:6]
 EVERYTHING = Augmentation(
-    mirror_z=1, scale_probability=1, depth_crop=0.5, depth_crop_probability=1, elastic_probability=1,
-    intensity_probability=1, lesion_intensity_probability=1,
+    mirror_z=1, mirror_x=1, scale_probability=1, depth_crop=0.5, depth_crop_probability=1, elastic_probability=1,
+    intensity_probability=1, lesion_intensity_probability=1, noise_probability=1,
 )  # fmt: skip
 NOTHING = Augmentation(
     mirror_z=0, scale_probability=0, elastic_probability=0, intensity_probability=0, lesion_intensity_probability=0
@@ -177,6 +178,7 @@ def test_only_turns_one_on_and_the_others_off(name):
         drawn = draw_warp(SHAPE, config, rng(seed))
         found = {
             "mirror": drawn.mirror,
+            "mirror x": drawn.mirror_x,
             "scale": drawn.plane is not None,
             "depth crop": drawn.crop is not None,
             "elastic": drawn.elastic is not None,
@@ -198,10 +200,12 @@ def test_only_keeps_the_ranges():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_spatial_operations_apply_with_their_probabilities(share):
-    config = Augmentation(mirror_z=share, scale_probability=share, elastic_probability=share)
+    config = Augmentation(mirror_z=share, mirror_x=share, scale_probability=share, elastic_probability=share)
     drawn = [draw_warp((4, 8, 8), config, rng(seed)) for seed in range(400)]
     for count in (
         sum(w.mirror for w in drawn),
+        sum(w.mirror_x for w in drawn),
+        sum(w.mirror and w.mirror_x for w in drawn) / max(share, 1e-9),
         sum(w.plane is not None for w in drawn),
         sum(w.elastic is not None for w in drawn),
     ):
@@ -257,6 +261,9 @@ def test_an_exact_flip_and_nothing_else_for_a_mirror(sampled):
     flipped, labels_flipped = augment(image, labels, only("mirror", EVERYTHING), rng())
     assert torch.equal(flipped, image.flip(0))
     assert torch.equal(labels_flipped, labels.flip(0))
+    flipped, labels_flipped = augment(image, labels, only("mirror x", EVERYTHING), rng())
+    assert torch.equal(flipped, image.flip(2))
+    assert torch.equal(labels_flipped, labels.flip(2))
     for name in INTENSITY:
         augment(image, labels, only(name, EVERYTHING), rng())
     assert not sampled
@@ -490,7 +497,7 @@ def test_factors_are_log_uniform_in_the_papers_range():
         np.testing.assert_allclose(np.quantile(logs, [0, 0.25, 0.5, 0.75, 1]), quarters, atol=0.09)
 
 
-@pytest.mark.parametrize("name", INTENSITY)
+@pytest.mark.parametrize("name", FACTORS)
 @pytest.mark.parametrize("factor", [0.6, 1.4])
 def test_the_factor_is_that_of_the_picture(name, factor):
     """In the whole volume, or in each kind of lesion about the mean of its own voxels."""
@@ -541,7 +548,7 @@ def test_lesions_are_where_the_moved_labels_are():
 @pytest.mark.parametrize("value", [0, 1, 4, 255])
 def test_without_lesions_the_lesion_operations_do_nothing(value):
     image, labels = noise(), torch.full(SHAPE, value, dtype=torch.uint8)
-    for name in INTENSITY[3:]:
+    for name in FACTORS[3:]:
         same, _ = augment(image, labels, only(name, EVERYTHING), rng())
         assert torch.equal(same, image)
 
@@ -586,6 +593,33 @@ def test_clips_last():
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_noise_comes_with_its_probability_and_spread(share):
+    config = Augmentation(noise_probability=share, noise=(0.05, 0.2))
+    drawn = [draw_noise((8, 32, 32), config, rng(seed)) for seed in range(300)]
+    added = [noise for noise in drawn if noise is not None]
+    assert abs(len(added) - 300 * share) <= 4 * math.sqrt(300 * share * (1 - share))
+    for noise in added:
+        assert noise.dtype == torch.float32
+        assert 0.05 * 0.95 <= float(noise.std()) <= 0.2 * 1.05
+        assert abs(float(noise.mean())) < 5 * 0.2 / math.sqrt(noise.numel())
+    assert not added or max(float(n.std()) for n in added) > 0.18
+    assert not added or min(float(n.std()) for n in added) < 0.07
+
+
+def test_noise_is_added_last_and_clipped():
+    image, labels = sample()
+    config = only("noise", EVERYTHING)
+    noisy, same = augment(image, labels, config, rng(5))
+    assert torch.equal(same, labels)
+    assert float(noisy.abs().max()) <= 1
+    assert float((noisy - image).std()) > 0
+    again, _ = augment(image, labels, config, rng(5))
+    assert torch.equal(noisy, again)
+    louder = config.model_copy(update={"noise": (2.0, 2.0)})
+    assert float(augment(image, labels, louder, rng(5))[0].abs().max()) == 1
+
+
 # Previews
 
 
@@ -593,7 +627,7 @@ def test_versions_show_the_original_each_operation_twice_and_all_together():
     image, labels = sample()
     made = list(versions(image.numpy(), labels.numpy(), EVERYTHING, together=3))
     titles = [title for title, _, _ in made]
-    alone = [name for name in OPERATIONS for _ in range(1 if name == "mirror" else 2)]
+    alone = [name for name in OPERATIONS for _ in range(1 if name.startswith("mirror") else 2)]
     assert titles == ["original", *alone, *["all together"] * 3]
     assert np.array_equal(made[0][1], image.numpy())
     assert all((a != image.numpy()).any() or (b != labels.numpy()).any() for _, a, b in made[1:])

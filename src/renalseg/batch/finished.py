@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from renalseg import __version__
-from renalseg.batch.results import MEASUREMENTS, Extras, targets
+from renalseg.batch.results import Extras, targets
+from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.predict.segmenter import Segmenter
+from renalseg.report.measure.tables import SUFFIX, read_measurements
 
 MADE_FROM = "made_from"
 """Where a record keeps what its results were made from."""
@@ -43,8 +45,8 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
         same = {**found, "extras": None} == {**source, "extras": None} and set(extras.kinds) <= set(found["extras"])
         if not same or not all(file.is_file() for file in _files(stem, extras, record)):
             return None
-        measurements = json.loads(stem.with_name(stem.name + MEASUREMENTS).read_text("utf-8")) if extras.any else None
-    except (OSError, ValueError, KeyError, TypeError):
+        measurements = read_measurements(stem.with_name(stem.name + SUFFIX)) if extras.any else None
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
     return record, measurements
 

@@ -13,9 +13,7 @@ from renalseg.io.files import atomic_path, output_error, write_json
 from renalseg.io.nifti import write_nifti
 from renalseg.model.runtime import peak_host_mb
 from renalseg.report.figures import overlay
-
-MEASUREMENTS = ".measurements.json"
-"""Suffix of the file with a case's measurements, as ``renalseg measure`` writes it."""
+from renalseg.report.measure.tables import SUFFIX as MEASUREMENTS
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class Extras:
         measurements: tables over all cases; NAME.measurements.json, with nephrometry, is written with each extra.
         page: NAME.html, a report with a viewer, measurements and nephrometry.
         seg: NAME.seg.dcm, a DICOM SEG; of DICOM input alone.
+        labelmap: the SEG is one label map instead of a bit for each segment.
         sr: NAME.sr.dcm, a DICOM SR with the measurements, and the SEG that it refers to; of DICOM input alone.
     """
 
@@ -33,6 +32,7 @@ class Extras:
     page: bool = False
     seg: bool = False
     sr: bool = False
+    labelmap: bool = False
 
     @property
     def dicom(self) -> bool:
@@ -47,7 +47,8 @@ class Extras:
     @property
     def kinds(self) -> list[str]:
         """The kinds of files that are written."""
-        wanted = {"measurements": self.any, "page": self.page, "seg": self.dicom, "sr": self.sr}
+        seg = "labelmap" if self.labelmap else "seg"
+        wanted = {"measurements": self.any, "page": self.page, seg: self.dicom, "sr": self.sr}
         return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
 
@@ -75,7 +76,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
     All three, and what ``findings`` add, are written under temporary names first; the JSON is renamed last and marks a
-    finished case.
+    finished case. What an earlier run made of its own labels, and this one does not replace, is removed.
 
     Raises:
         OutputError: one of them could not be written.
@@ -83,6 +84,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
     started = time.perf_counter()
     record = result.record
     files = targets(stem, NO_EXTRAS if findings is None else findings.extras)
+    outdated = _extra_files(stem) if files[0].is_file() else set()
     for target in files:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
@@ -92,7 +94,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
             if findings is not None:
-                _write_extras(result, ct, stem, findings, others)
+                outdated.difference_update(files, _write_extras(result, ct, stem, findings, others))
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
             raise_peak(record, peak_host_mb())
             write_json(record, json_path)
@@ -100,23 +102,38 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
         raise
+    for path in outdated:
+        path.unlink(missing_ok=True)
     return record
 
 
-def _write_extras(result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]) -> None:
-    """Writes what the findings add to the temporary ``paths``, in the order of ``targets``; DICOM last, as a whole."""
+def _extra_files(stem: Path) -> set[Path]:
+    """All that extras can have made of a case."""
+    return {stem.with_name(stem.name + suffix) for suffix in (MEASUREMENTS, ".html", ".seg.dcm", ".sr.dcm")}
+
+
+def _write_extras(
+    result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]
+) -> tuple[Path, ...]:
+    """Writes what the findings add to the temporary ``paths``, in the order of ``targets``; DICOM last, as a whole.
+
+    Returns:
+        The DICOM files.
+    """
+    if findings.extras.dicom and not result.labels.array.any():
+        result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
     remaining = iter(paths)
     write_json(findings.measurements, next(remaining))
     if findings.extras.page:
         from renalseg.report.page import write_case_page
 
         write_case_page(next(remaining), ct, result.labels, result.record, findings.measurements, findings.sketches)
-    if findings.extras.dicom:
-        from renalseg.report.dicom import DicomCase, write_dicom
+    if not findings.extras.dicom:
+        return ()
+    from renalseg.report.dicom import DicomCase, write_dicom
 
-        case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
-        if not write_dicom(case, stem, sr=findings.extras.sr):
-            result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
+    case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
+    return write_dicom(case, stem, sr=findings.extras.sr, kind="LABELMAP" if findings.extras.labelmap else "BINARY")
 
 
 def raise_peak(record: dict[str, Any], host_mb: float) -> None:

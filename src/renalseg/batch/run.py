@@ -114,6 +114,8 @@ def _load(
 ) -> _Loaded | Outcome:
     """The case, read; or its outcome where it is finished."""
     _check_no_source(out / name, extras, sources)
+    if extras.page and name == "index":
+        raise InputError(f"{path}: its page would be index.html, the page of all cases; rename the file")
     if extras.dicom:
         from renalseg.report.dicom import check_source
 

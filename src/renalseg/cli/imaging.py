@@ -56,6 +56,9 @@ def segment(
     report: Annotated[bool, typer.Option("--report", help="CASE.html with viewer, lesions, nephrometry")] = False,
     dicom_seg: Annotated[bool, typer.Option("--dicom-seg", help="CASE.seg.dcm; DICOM input")] = False,
     dicom_sr: Annotated[bool, typer.Option("--dicom-sr", help="CASE.sr.dcm and CASE.seg.dcm; DICOM input")] = False,
+    dicom_labelmap: Annotated[
+        bool, typer.Option("--dicom-labelmap", help="the SEG as a label map, which older programs do not read")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="also what OUT holds of the same input, weights and settings")
     ] = False,
@@ -77,7 +80,7 @@ def segment(
 
     cases, refused = list_inputs(inputs)
     segmenter = Segmenter(weights or "default", device, precision, tta)
-    extras = Extras(measure, report, dicom_seg, dicom_sr)
+    extras = Extras(measure, report, dicom_seg or (dicom_labelmap and not dicom_sr), dicom_sr, dicom_labelmap)
     console, failed, total = Console(stderr=True), list[str](), len(cases) + len(refused)
     outcomes = []
     with console.status("Starting") as status:
@@ -90,7 +93,8 @@ def segment(
             failed.append(outcome.name)
             start = ("renalseg", "") if total == 1 else (f"failed {outcome.name}", "red")
             console.print(Text.assemble(start, f": {outcome.error}"), soft_wrap=True)
-    _write_cohort(outcomes, out, extras)
+    for sentence in _write_cohort(outcomes, out, extras):
+        console.print(Text.assemble(("not in the tables ", "yellow"), sentence), soft_wrap=True)
     if total > 1:
         kept = sum(outcome.kept for outcome in outcomes)
         summary = f"{total - len(failed)} of {total} cases segmented into {out}" + (f", {kept} earlier" if kept else "")
@@ -99,19 +103,22 @@ def segment(
         raise typer.Exit(2 if len(failed) == total else 1)
 
 
-def _write_cohort(outcomes: list[Any], out: Path, extras: Any) -> None:
-    """Tables over all measured cases, and the page that links theirs."""
+def _write_cohort(outcomes: list[Any], out: Path, extras: Any) -> list[str]:
+    """Tables of all measured cases in ``out``, and the page that links theirs; a sentence for each left out."""
+    left_out = list[str]()
     if extras.measurements and any(outcome.measurements for outcome in outcomes):
-        from renalseg.report.measure.tables import write_tables
+        from renalseg.report.measure.tables import write_folder_tables
 
-        write_tables([o.measurements for o in outcomes if o.measurements], out)
+        left_out = write_folder_tables(out)
     if extras.page and any(outcome.record for outcome in outcomes):
-        from renalseg.report.page import Entry, write_cohort_page
+        from renalseg.report.page import Entry, earlier_entries, write_cohort_page
 
         entries = [
             Entry(o.name, o.record, o.measurements, f"{o.name}.html" if o.record else None, o.error) for o in outcomes
         ]
-        write_cohort_page(out / "index.html", entries, title=out.resolve().name)
+        entries += earlier_entries(out, [entry.name for entry in entries])
+        write_cohort_page(out / "index.html", sorted(entries, key=lambda entry: entry.name), title=out.resolve().name)
+    return left_out
 
 
 @app.command()

@@ -25,24 +25,25 @@ def measure(
     from rich.text import Text
 
     from renalseg.report.measure.files import label_files, measure_files
-    from renalseg.report.measure.tables import KIDNEYS, LESIONS, write_tables
+    from renalseg.report.measure.tables import KIDNEYS, LESIONS, write_folder_tables
 
     files = label_files(inputs, ct)
-    console, done, failed = Console(stderr=True), list[dict[str, object]](), list[str]()
+    console, done, failed = Console(stderr=True), 0, list[str]()
     with bar("measuring") as advance:
         advance(0, len(files))
         for outcome in measure_files(files, out):
             if outcome.measurements is not None:
-                done.append(outcome.measurements)
+                done += 1
             else:
                 failed.append(f"{outcome.name}: {outcome.error}")
-            advance(len(done) + len(failed), len(files))
+            advance(done + len(failed), len(files))
     for sentence in failed:
         console.print(Text.assemble(("failed ", "red"), sentence), soft_wrap=True)
     if not done:
         raise typer.Exit(2)
-    write_tables(done, out)
+    for sentence in write_folder_tables(out):
+        console.print(Text.assemble(("not in the tables ", "yellow"), sentence), soft_wrap=True)
     tables = f"{out / KIDNEYS}, {out / LESIONS}"
-    console.print(Text(f"{len(done)} of {len(files)} label maps measured; {tables}"), soft_wrap=True)
+    console.print(Text(f"{done} of {len(files)} label maps measured; {tables}"), soft_wrap=True)
     if failed:
         raise typer.Exit(1)

@@ -123,6 +123,9 @@ class Augmentation(Frozen):
     """Random changes of a training sample (paper 3.2), drawn anew each time; a probability of 0 turns one off."""
 
     mirror_z: float = Field(0.5, ge=0, le=1, description="probability of a mirror along z, as in testing; settled")
+    mirror_x: float = Field(
+        0.0, ge=0, le=1, description="probability of a mirror from right to left; settled, off: the paper has none"
+    )
     scale: Range = Field((0.6, 1.3), description="random scale range, in plane; paper 3.2")
     scale_probability: float = Field(0.5, ge=0, le=1, description="how often scale, shift and turn apply; settled")
     rotate_degrees: float = Field(10.0, ge=0, description="random in-plane turn, either way; settled")
@@ -140,6 +143,10 @@ class Augmentation(Frozen):
     intensity_probability: float = Field(0.5, ge=0, le=1, description="how often each of the three applies; settled")
     lesion_intensity_probability: float = Field(
         0.5, ge=0, le=1, description="how often each of the three applies inside tumors and cysts alone; settled"
+    )
+    noise: Range = Field((0.005, 0.12), description="standard deviation of added noise, where 2 is the window; settled")
+    noise_probability: float = Field(
+        0.0, ge=0, le=1, description="how often noise is added; settled, off: the paper has none"
     )
 
 

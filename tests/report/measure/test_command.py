@@ -83,6 +83,18 @@ def test_a_bad_case_does_not_stop_the_others(run, tmp_path):
     assert [row["case"] for row in rows_of(tmp_path / "out" / "lesions.csv")] == ["good"]
 
 
+def test_the_tables_are_of_all_cases_in_the_folder(run, tmp_path):
+    for name in ("p2", "p1"):
+        assert run("measure", write(tmp_path / f"{name}.nii.gz"), "--out", tmp_path / "out")[0] == 0
+    assert [row["case"] for row in rows_of(tmp_path / "out" / "lesions.csv")] == ["p1", "p2"]
+    (tmp_path / "out" / "p2.measurements.json").write_text("{")
+    code, _, err = run("measure", tmp_path / "p1.nii.gz", "--out", tmp_path / "out")
+    assert code == 0
+    assert "not in the tables" in err
+    assert "p2.measurements.json cannot be read as JSON" in " ".join(err.split())
+    assert [row["case"] for row in rows_of(tmp_path / "out" / "kidneys.csv")] == ["p1", "p1"]
+
+
 def test_nothing_measured_is_exit_code_2_and_leaves_no_tables(run, tmp_path):
     code, _, err = run("measure", write(tmp_path / "ct.nii.gz", image()), "--out", tmp_path / "out")
     assert code == 2

@@ -60,6 +60,14 @@ def test_a_case_without_its_ct_is_in_the_index_alone(results):
     assert "second" in (folder / "index.html").read_text()
 
 
+def test_pages_that_are_there_stay_in_the_index(results):
+    folder, cts = results
+    write_report(folder, cts)
+    assert [e.page for e in write_report(folder, {})] == ["first.html", "second.html"]
+    assert [e.page for e in write_report(folder, {"first": cts["first"]})] == ["first.html", "second.html"]
+    assert 'href="second.html"' in (folder / "index.html").read_text()
+
+
 def test_a_bad_case_does_not_stop_the_others(results):
     folder, cts = results
     write_nifti(Volume.from_array(np.zeros((5, 5, 5), np.int16), (3, 2, 2)), cts["first"])

@@ -11,8 +11,7 @@ from renalseg.io.files import output_folder, write_json
 from renalseg.io.kits import is_dataset, list_cases, read_labels
 from renalseg.io.read import NIFTI_SUFFIXES, case_name, read_volume
 from renalseg.report.assess import assess
-
-SUFFIX = ".measurements.json"
+from renalseg.report.measure.tables import SUFFIX
 
 log = logging.getLogger(__name__)
 

@@ -1,16 +1,22 @@
-"""Measurements of a cohort as two CSV tables: one row a kidney, one row a lesion."""
+"""Measurements of a cohort as two CSV tables: one row a kidney, one row a lesion.
+
+A folder's tables are those of all cases in it, whichever run measured them.
+"""
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from renalseg.core.errors import InputError
 from renalseg.io.files import write_text
-from renalseg.report.measure.results import HU_KEYS
+from renalseg.report.measure.results import HU_KEYS, SCHEMA
 
 Case = Mapping[str, Any]
 
+SUFFIX = ".measurements.json"
 KIDNEYS, LESIONS = "kidneys.csv", "lesions.csv"
 TISSUES = ("parenchyma", "tumor", "cyst", "total")
 AXES = ("x", "y", "z")
@@ -66,6 +72,40 @@ def write_tables(cohort: Sequence[Case], folder: Path) -> None:
     """
     write_text(kidneys_csv(cohort), folder / KIDNEYS)
     write_text(lesions_csv(cohort), folder / LESIONS)
+
+
+def write_folder_tables(folder: Path) -> list[str]:
+    """Writes ``kidneys.csv`` and ``lesions.csv`` of all NAME.measurements.json in ``folder``, by name.
+
+    Returns:
+        A sentence for each file that is left out.
+
+    Raises:
+        OutputError: a table could not be written.
+    """
+    cohort, left_out = [], []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            cohort.append(read_measurements(path))
+        except InputError as problem:
+            left_out.append(str(problem))
+    write_tables(cohort, folder)
+    return left_out
+
+
+def read_measurements(path: Path) -> dict[str, Any]:
+    """What ``renalseg measure`` or ``renalseg segment`` wrote of a case.
+
+    Raises:
+        InputError: the file holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); measure the case again") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{path} holds no measurements of this version; measure the case again")
+    return found
 
 
 def kidneys_csv(cohort: Iterable[Case]) -> str:

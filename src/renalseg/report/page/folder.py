@@ -1,7 +1,7 @@
 """Pages for a folder of results of ``renalseg segment``: one a case, and ``index.html`` over all of them."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from renalseg.core.errors import InputError, OutputError, RenalsegError
 from renalseg.core.volume import Volume
 from renalseg.io.kits import read_labels
 from renalseg.io.read import read_volume
+from renalseg.report.measure.tables import SUFFIX as MEASUREMENTS
+from renalseg.report.measure.tables import read_measurements
 from renalseg.report.page.case import write_case_page
 from renalseg.report.page.cohort import Entry, write_cohort_page
 
@@ -28,7 +30,8 @@ def write_report(
 ) -> list[Entry]:
     """Writes NAME.html beside NAME.nii.gz and NAME.json of each case, and index.html.
 
-    A case whose CT is not given is in the index without a page of its own. A case that fails does not stop the others.
+    A case whose CT is not given gets no new page, but the index links the one that it has. A case that fails does not
+    stop the others.
 
     Args:
         folder: results of ``renalseg segment``.
@@ -100,4 +103,24 @@ def _entry(folder: Path, name: str, ct: Path | None, measure: Measure | None) ->
             write_case_page(folder / f"{name}{PAGE}", volume, labels, {**record, "case": name}, measurements, sketches)
     except RenalsegError as error:
         return Entry(name, record, error=str(error))
-    return Entry(name, record, measurements, f"{name}{PAGE}" if volume is not None else None)
+    return Entry(name, record, measurements, _page(folder, name))
+
+
+def earlier_entries(folder: Path, names: Collection[str]) -> list[Entry]:
+    """The cases in ``folder`` but for ``names``, with the measurements and the page that they have."""
+    return [_earlier(folder, name) for name in find_results(folder) if name not in names]
+
+
+def _earlier(folder: Path, name: str) -> Entry:
+    measured = folder / f"{name}{MEASUREMENTS}"
+    try:
+        record = read_record(folder / f"{name}{RECORD}")
+        return Entry(name, record, read_measurements(measured) if measured.is_file() else None, _page(folder, name))
+    except InputError as error:
+        return Entry(name, error=str(error))
+
+
+def _page(folder: Path, name: str) -> str | None:
+    """The file name of a case's page, where there is one."""
+    page = f"{name}{PAGE}"
+    return page if page != INDEX and (folder / page).is_file() else None

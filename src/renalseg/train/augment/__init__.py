@@ -2,7 +2,8 @@
 
 Every number is drawn from the generator that is given, before anything is computed: a sample depends on its seed alone
 and on no device. ``spatial`` composes mirror, crop, scale, turn, shift and ``elastic`` into one sampling; ``intensity``
-changes the whole volume and then each kind of lesion. ``operations`` names them; ``preview`` shows each alone.
+changes the whole volume, then each kind of lesion, and adds noise last. ``operations`` names them; ``preview`` shows
+each alone.
 """
 
 import numpy as np
@@ -10,11 +11,11 @@ import torch
 
 from renalseg.config import Augmentation
 from renalseg.core.labels import CYST, TUMOR
-from renalseg.train.augment.intensity import adjust, adjust_inside, draw_factors
-from renalseg.train.augment.operations import OPERATIONS, Operation, only
+from renalseg.train.augment.intensity import adjust, adjust_inside, draw_factors, draw_noise
+from renalseg.train.augment.operations import OPERATIONS, Operation, is_on, only
 from renalseg.train.augment.spatial import draw_warp, warp
 
-__all__ = ["OPERATIONS", "Operation", "augment", "only"]
+__all__ = ["OPERATIONS", "Operation", "augment", "is_on", "only"]
 
 LESIONS = (TUMOR, CYST)
 """The labels inside which intensity changes once more, each with factors of its own."""
@@ -39,9 +40,12 @@ def augment(
     spatial = draw_warp((z, y, x), config, generator)
     whole = draw_factors(config, config.intensity_probability, generator)
     lesions = [(label, draw_factors(config, config.lesion_intensity_probability, generator)) for label in LESIONS]
+    noise = draw_noise((z, y, x), config, generator)
 
     image, labels = warp(image, labels, spatial)
     image = adjust(image, whole)
     for label, factors in lesions:
         image = adjust_inside(image, labels == label, factors)
+    if noise is not None:
+        image = image + noise.to(image.device)
     return image.clamp(-1.0, 1.0), labels

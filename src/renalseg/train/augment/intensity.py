@@ -1,4 +1,4 @@
-"""Brightness, contrast and gamma, of a whole volume or inside one kind of lesion (paper 3.2).
+"""Brightness, contrast and gamma, of a whole volume or inside one kind of lesion (paper 3.2), and noise.
 
 MONAI's formulas in the window's units, where -1 is the lower end of the CT window and 1 the upper: ``ScaleIntensity``
 of the distance from the lower end, ``ScaleIntensityFixedMean``, and ``AdjustContrast`` with the window as range.
@@ -62,3 +62,11 @@ def adjust_inside(image: torch.Tensor, mask: torch.Tensor, factors: Factors) -> 
     changed = image.clone()
     changed[mask] = adjust(image[mask], factors)
     return changed
+
+
+def draw_noise(shape: tuple[int, ...], config: Augmentation, generator: np.random.Generator) -> torch.Tensor | None:
+    """White noise to add to an image, float32 on the CPU; None where none is drawn."""
+    if generator.random() >= config.noise_probability:
+        return None
+    sd = np.float32(generator.uniform(*config.noise))
+    return torch.from_numpy(generator.standard_normal(shape, np.float32) * sd)

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from renalseg.config import Augmentation
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
-from renalseg.train.augment import OPERATIONS, augment, only
+from renalseg.train.augment import OPERATIONS, augment, is_on, only
 
 Version = tuple[str, NDArray[np.float32], NDArray[np.uint8]]
 
 TRIES = 16
-"""Draws after which an operation that changed nothing is left out: it is turned off, or there is no lesion."""
+"""Draws after which an operation that changed nothing is left out: it has no range, or there is no lesion."""
 
 
 def versions(
@@ -38,10 +38,12 @@ def versions(
     given, truth = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(labels.astype(np.uint8))
     yield "original", given.numpy(), truth.numpy()
     for place, name in enumerate(OPERATIONS):
+        if not is_on(name, config):
+            continue
         drawn = (augment(given, truth, only(name, config), np.random.default_rng([seed, place, i])) for i in count())
         tried = islice(drawn, TRIES)
         changed = (pair for pair in tried if not (torch.equal(pair[0], given) and torch.equal(pair[1], truth)))
-        for moved, moved_labels in islice(changed, 1 if name == "mirror" else alone):
+        for moved, moved_labels in islice(changed, 1 if name.startswith("mirror") else alone):
             yield name, moved.numpy(), moved_labels.numpy()
     for i in range(together):
         moved, moved_labels = augment(given, truth, config, np.random.default_rng([seed, len(OPERATIONS), i]))

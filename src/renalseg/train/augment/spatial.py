@@ -25,6 +25,7 @@ class Warp:
 
     Attributes:
         mirror: whether z is reversed, before all else.
+        mirror_x: whether x is.
         crop: the run of slices (start, stop) that is stretched to the whole depth.
         plane: in-plane map [2, 3] from output (x, y, 1) to input (x, y).
         elastic: the deformation.
@@ -34,6 +35,7 @@ class Warp:
     crop: tuple[int, int] | None = None
     plane: NDArray[np.float64] | None = None
     elastic: Elastic | None = None
+    mirror_x: bool = False
 
 
 def draw_warp(shape: Shape, config: Augmentation, generator: np.random.Generator) -> Warp:
@@ -46,7 +48,8 @@ def draw_warp(shape: Shape, config: Augmentation, generator: np.random.Generator
         plane = draw_plane(shape, config, generator)
     if generator.random() < config.elastic_probability:
         elastic = draw_elastic(shape, config, generator)
-    return Warp(bool(mirror), crop, plane, elastic)
+    mirror_x = generator.random() < config.mirror_x
+    return Warp(bool(mirror), crop, plane, elastic, bool(mirror_x))
 
 
 def draw_crop(depth: int, config: Augmentation, generator: np.random.Generator) -> tuple[int, int]:
@@ -82,8 +85,8 @@ def warp(image: torch.Tensor, labels: torch.Tensor, drawn: Warp) -> tuple[torch.
         labels: uint8 [z, y, x].
         drawn: for this shape.
     """
-    if drawn.mirror:
-        image, labels = image.flip(0), labels.flip(0)
+    for axis in [0] * drawn.mirror + [2] * drawn.mirror_x:
+        image, labels = image.flip(axis), labels.flip(axis)
     if drawn.crop is None and drawn.elastic is None:
         if drawn.plane is None:
             return image, labels
