@@ -73,14 +73,19 @@ def test_a_label_map_segmentation_holds_the_same(make_case, tmp_path):
     assert values_under(tmp_path / "out.dcm", drawn.objects) == values_expected(drawn)
 
 
-def test_highdicom_reads_the_same_stack(make_case, tmp_path):
-    drawn = make_case(**TILTED)
-    write_seg(drawn.case, tmp_path / "out.dcm")
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("options", ORIENTATIONS.values(), ids=ORIENTATIONS)
+def test_highdicom_reads_the_same_segments(options, kind, make_case, tmp_path):
+    drawn = make_case(**options)
+    write_seg(drawn.case, tmp_path / "out.dcm", kind)
     seg = hd.seg.segread(tmp_path / "out.dcm")
     series = sorted(drawn.objects.values(), key=lambda o: o.InstanceNumber)
     array = seg.get_pixels_by_source_instance([o.SOPInstanceUID for o in series], combine_segments=True)
-    union = [np.isin(o.pixel_array.astype(int) - 1024, drawn.ct.array[drawn.case.labels.array > 0]) for o in series]
-    np.testing.assert_array_equal(array > 0, union)
+    hu = np.stack([o.pixel_array.astype(int) - 1024 for o in series])
+    expected = np.zeros(hu.shape, int)
+    for number, values in values_expected(drawn).items():
+        expected[np.isin(hu, list(values))] = number
+    np.testing.assert_array_equal(array, expected)
 
 
 def test_repeated_slices_are_left_out(make_case, tmp_path):

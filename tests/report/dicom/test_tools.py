@@ -1,8 +1,13 @@
-"""DICOM SEG and SR under programs of others: dciodvfy (dicom3tools), dcmqi and DCMTK. Skipped where they are absent."""
+"""DICOM SEG and SR under programs of others: dcmqi, which comes with the tests, dciodvfy (dicom3tools) and DCMTK.
+
+The last two are skipped where they are not installed.
+"""
 
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -26,11 +31,11 @@ SERIES = {
 
 def call(program, *arguments, status=0):
     """What a program prints on both outputs; the test is skipped where it is not installed."""
-    if shutil.which(program) is None:
+    beside_python = Path(sys.executable).parent / program
+    found = str(beside_python) if beside_python.exists() else shutil.which(program)
+    if found is None:
         pytest.skip(f"{program} is not installed")
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False, errors="replace"
-    )
+    done = subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, check=False, errors="replace")
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 

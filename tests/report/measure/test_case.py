@@ -99,6 +99,12 @@ def measured(two):
     return measure(two)
 
 
+@pytest.fixture(scope="module")
+def ct(two):
+    """Another HU in each voxel."""
+    return two.with_array(np.random.default_rng(2).integers(-1000, 1000, two.shape, dtype=np.int16))
+
+
 def test_volumes_sides_and_places(two, measured):
     right, left = measured.kidneys
     assert (right.side, left.side, right.note, left.note) == ("right", "left", "", "")
@@ -218,13 +224,22 @@ def flat(value, at=""):
     return {at: value}
 
 
+@pytest.fixture(scope="module")
+def with_hu(two, ct):
+    return flat(measure(two, ct).as_dict())
+
+
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_all_48_orientations_measure_the_same(codes, two, measured):
+def test_all_48_orientations_measure_the_same(codes, two, ct, with_hu):
     turn = nio.ornt_transform(nio.io_orientation(two.grid.affine), nio.axcodes2ornt(tuple(codes)))
-    stored = nio.apply_orientation(two.stored(), turn)
-    affine = two.grid.affine @ nio.inv_ornt_aff(turn, two.grid.shape)
-    turned = Volume.from_stored(np.ascontiguousarray(stored), Grid(stored.shape, affine), two.name)
-    one, other = flat(measured.as_dict()), flat(measure(turned).as_dict())
+
+    def turned(volume):
+        stored = nio.apply_orientation(volume.stored(), turn)
+        affine = two.grid.affine @ nio.inv_ornt_aff(turn, two.grid.shape)
+        return Volume.from_stored(np.ascontiguousarray(stored), Grid(stored.shape, affine), two.name)
+
+    one, other = with_hu, flat(measure(turned(two), turned(ct)).as_dict())
+    assert any("hu.median" in key for key in one)
     assert one.keys() == other.keys()
     for key, value in one.items():
         assert other[key] == (pytest.approx(value, abs=2e-3) if isinstance(value, float) else value), key

@@ -99,6 +99,37 @@ def test_turned_boxes_have_their_diagonals(spacing_mm, degrees):
     assert craniocaudal_mm(mask, affine) == pytest.approx(30, abs=spacing_mm[0])
 
 
+def largest_section_mm(corners, heights):
+    """The longest line in any section of a box by a plane of equal z, from the cuts of its edges."""
+    pairs = np.array([(a, b) for a in range(8) for b in range(a) if bin(a ^ b).count("1") == 1])
+    ends, found = corners[pairs], 0.0
+    for z in heights:
+        rise = ends[:, 1, 2] - ends[:, 0, 2]
+        share = (z - ends[:, 0, 2]) / np.where(rise == 0, np.nan, rise)
+        cuts = (ends[:, 0] + share[:, None] * (ends[:, 1] - ends[:, 0]))[(share >= 0) & (share <= 1)]
+        if len(cuts):
+            found = max(found, float(np.linalg.norm(cuts[:, None] - cuts, axis=-1).max()))
+    return found
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS_MM)
+@pytest.mark.parametrize("angles", [(30, 0, 0), (0, 50, 0), (25, 40, 10), (-60, 15, 75)])
+def test_boxes_turned_against_the_slices(spacing_mm, angles):
+    """By 1.5 voxels: the diameter in any direction, the largest in an axial slice, and the extent along z."""
+    sides = np.array([36.0, 24.0, 30.0])  # x, y, z
+    turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    mask, affine = voxelise(
+        lambda p: (np.abs(p @ turn) <= sides / 2).all(axis=-1), 30, affine_of(spacing_mm), np.random.default_rng(8)
+    )
+    corners = np.array([[x, y, z] for z in (-1, 1) for y in (-1, 1) for x in (-1, 1)]) * sides / 2 @ turn.T
+    pixel = np.hypot(*spacing_mm[1:])
+    expected = largest_section_mm(corners, np.linspace(corners[:, 2].min(), corners[:, 2].max(), 401))
+    assert axial_diameter(mask, affine).mm == pytest.approx(expected, abs=1.5 * np.hypot(pixel, spacing_mm[0]))
+    diagonal = float(np.sqrt((sides**2).sum()))
+    assert diameter_3d(mask, affine).mm == pytest.approx(diagonal, abs=1.5 * np.hypot(pixel, spacing_mm[0]))
+    assert craniocaudal_mm(mask, affine) == pytest.approx(np.ptp(corners[:, 2]), abs=1.5 * max(spacing_mm))
+
+
 @pytest.mark.parametrize("turn", [Rotation.from_euler("xyz", (20, 35, 50), degrees=True).as_matrix(), SHEAR])
 def test_oblique_and_sheared_grids_measure_the_same_sphere(turn):
     mask, affine = voxelise(ellipsoid((30, 30, 30), np.eye(3)), 15, affine_of((2.0, 0.8, 0.9), turn))
