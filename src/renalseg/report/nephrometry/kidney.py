@@ -50,7 +50,7 @@ class KidneyFacts:
     """One kidney as the scores see it.
 
     Attributes:
-        labels: uint8 [z, y, x] of this kidney alone.
+        labels: uint8 [z, y, x] of this kidney alone, without what is detached from it.
         affine: float64 [4, 4], index (z, y, x, 1) of ``labels`` to RAS mm.
         landmarks: None where one of them is missing.
         reason: why ``landmarks`` is None, as the end of a sentence.
@@ -64,21 +64,21 @@ class KidneyFacts:
 
 def kidney_facts(kidney: Kidney, measures: KidneyMeasures, labels: Volume) -> KidneyFacts:
     """Landmarks of ``kidney``, a part of the label map ``labels``, or the reason why there are none."""
-    affine = shifted(labels.affine, kidney.start)
+    affine, own = shifted(labels.affine, kidney.start), kidney.attached
     if measures.touches_border:
         borders = " and ".join(measures.touches_border)
         reason = f"the kidney may be cut off by the {borders} border of the volume"
-        return KidneyFacts(kidney.labels, affine, None, reason)
-    shape = shape_of(kidney.attached, affine, measures.side, (), labels.voxel_mm3)
+        return KidneyFacts(own, affine, None, reason)
+    shape = shape_of(own, affine, measures.side, (), labels.voxel_mm3)
     if shape.sinus is None or shape.contour is None:
         reason = shape.reasons.get("sinus") or shape.reasons.get("contour", "its shape is not told")
-        return KidneyFacts(kidney.labels, affine, None, reason)
+        return KidneyFacts(own, affine, None, reason)
     if shape.lines is None or shape.lines.rule != "sinus":
-        return KidneyFacts(kidney.labels, affine, None, "the renal sinus has no opening to tell the polar lines by")
+        return KidneyFacts(own, affine, None, "the renal sinus has no opening to tell the polar lines by")
     found = _landmarks(shape.sinus, shape.contour, shape.lines.upper_mm, shape.lines.lower_mm)
     if isinstance(found, str):
-        return KidneyFacts(kidney.labels, affine, None, found)
-    return KidneyFacts(kidney.labels, affine, found)
+        return KidneyFacts(own, affine, None, found)
+    return KidneyFacts(own, affine, found)
 
 
 def _landmarks(sinus: Sinus, contour: Contour, upper_mm: float, lower_mm: float) -> Landmarks | str:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from renalseg.core.errors import InputError
@@ -104,9 +105,15 @@ def _landmarks(axes: Axes, marks: Landmarks) -> None:
     upper, lower = marks.upper_mm, marks.lower_mm
     for height, name, style in ((upper, "upper polar line", "--"), (lower, "lower polar line", "--")):
         axes.axhline(height, color="0.2", linewidth=1, linestyle=style)
-        axes.annotate(name, (0.01, height), xycoords=("axes fraction", "data"), fontsize=6, va="bottom")
+        _name(axes, name, height)
     axes.axhline(marks.midline_mm, color="0.5", linewidth=0.8, linestyle=":")
-    axes.annotate("midline", (0.01, marks.midline_mm), xycoords=("axes fraction", "data"), fontsize=6, va="bottom")
+    _name(axes, "midline", marks.midline_mm)
+
+
+def _name(axes: Axes, name: str, height_mm: float) -> None:
+    """Names a line, in black with a white edge, which can be read on any colour."""
+    note = axes.annotate(name, (0.01, height_mm), xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+    note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def _parts(axes: Axes, score: Nephrometry) -> None:
