@@ -5,13 +5,16 @@
 Ours is complete: reading, three networks, mirror averaging, composition, files written (``renalseg.benchmark``). MONAI
 ``SlidingWindowInferer`` runs the kidney and the lesion network over all of the CT at its own resolution, windows as
 large as ours, its default overlap of 0.25, with the mirror too; reading, composition and writing are not counted, in
-its favour. Both run untrained networks in the same precision and memory layout. ``--peer-seconds`` adds another
-system's seconds for the same case, as its own script measured them on this machine.
+its favour. It does so twice: with the networks as training leaves them (``ResUnet``), and on a CPU with our
+slab-by-slab copies of them (``model/lean.py``) too, which tells what the cascade alone saves. All are untrained, in one
+precision and memory layout. ``--peer-seconds`` adds another system's seconds for the same case, as its own script
+measured them on this machine.
 """
 
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -19,14 +22,14 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from renalseg.benchmark import CASES, as_markdown, draw_ct, measure_case, untrained
-from renalseg.config import preset
+from renalseg.config import STAGES, preset
 from renalseg.image.intensity import normalise
 from renalseg.predict.segmenter import Segmenter
 
 
 @torch.inference_mode()
-def slide(segmenter: Segmenter, case: str) -> float:
-    """Seconds of the two fine networks over the whole CT, with the mirror along z."""
+def slide(segmenter: Segmenter, case: str, networks: Sequence[torch.nn.Module]) -> float:
+    """Seconds of the two fine ``networks`` over the whole CT, with the mirror along z."""
     config, runtime = segmenter.config, segmenter.runtime
     hu = torch.from_numpy(draw_ct(*CASES[case]).array)
     image = normalise(hu, config.intensity)[None, None].to(runtime.device)
@@ -41,8 +44,8 @@ def slide(segmenter: Segmenter, case: str) -> float:
 
     runtime.synchronise()
     started = time.perf_counter()
-    for networks in (segmenter.models.kidney, segmenter.models.lesion):
-        inferer(image, lambda part, n=networks[0]: both(n, part))
+    for each in networks:
+        inferer(image, lambda part, n=each: both(n, part))
     runtime.synchronise()
     return time.perf_counter() - started
 
@@ -58,8 +61,15 @@ def main() -> None:
         segmenter = Segmenter(untrained(preset(a.preset), Path(folder)))
         ours = measure_case(segmenter, a.case, a.repeats)
         print(as_markdown([ours]))
-        theirs = median(slide(segmenter, a.case) for _ in range(a.repeats))
-    print(f"MONAI SlidingWindowInferer, two networks, whole volume: {theirs:.1f} s; ratio {theirs / ours.wall_s:.1f}")
+        weights = segmenter.weights[0]
+        plain = [segmenter.runtime.place(weights.network(stage)).eval() for stage in STAGES[1:]]
+        kinds = {"networks as trained": plain}
+        if segmenter.runtime.is_host:
+            kinds["our slab-by-slab copies"] = [segmenter.models.kidney[0], segmenter.models.lesion[0]]
+        for name, networks in kinds.items():
+            theirs = median(slide(segmenter, a.case, networks) for _ in range(a.repeats))
+            ratio = theirs / ours.wall_s
+            print(f"MONAI SlidingWindowInferer, whole volume, {name}: {theirs:.1f} s; ratio {ratio:.1f}", flush=True)
     if a.peer_seconds:
         print(f"peer: {a.peer_seconds:.1f} s; ratio {a.peer_seconds / ours.wall_s:.1f}")
 
