@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -566,3 +567,36 @@ def test_the_help_names_every_preset(command, run):
     code, out, _ = run(command, "--help")
     assert code == 0
     assert ", ".join(PRESETS) in out
+
+
+SLOW = """
+import sys, time
+from renalseg.batch import results
+draw = results.overlay
+def slow(*arguments, **more):
+    print("drawing", flush=True)
+    time.sleep(1)
+    draw(*arguments, **more)
+results.overlay = slow
+from renalseg.cli import main
+sys.argv[0] = "renalseg"
+main()
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_a_case_is_written_ends_after_it(sent, code, small_weights, tmp_path):
+    """The case that is being written is finished, the next one is not begun, and no temporary file is left."""
+    paths = [write_ct(tmp_path / f"{name}.nii.gz") for name in "ab"]
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", SLOW, "segment", *paths, "--out", out, "--weights", small_weights]
+    with subprocess.Popen(
+        [*command, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as p:
+        assert p.stdout.readline() == "drawing\n"
+        p.send_signal(sent)
+        _, err = p.communicate(timeout=60)
+    assert p.returncode == code, err
+    assert "Traceback" not in err
+    done = {path.name for path in out.iterdir()}
+    assert {"a.nii.gz", "a.json", "a.png"} <= done <= {f"{n}.{s}" for n in "ab" for s in ("nii.gz", "json", "png")}

@@ -27,7 +27,7 @@ def test_auto_falls_back_to_the_cpu(monkeypatch):
     assert choose().device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:-1", "meta", "xla", "cpu:x"])
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:-1", "meta", "xla", "cpu:x", "cpu:7"])
 def test_an_unknown_device(name):
     with pytest.raises(ConfigError, match="choose auto, cpu, cuda, cuda:N or mps") as caught:
         choose(name)

@@ -142,7 +142,10 @@ def choose(device: str = "auto", precision: str = "auto") -> Runtime:
     if precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"there is no precision {precision!r}; choose auto, fp32, bf16 or fp16")
     found = _device(device)
-    return Runtime(found, _precision(found) if precision == "auto" else precision)
+    runtime = Runtime(found, _precision(found) if precision == "auto" else precision)
+    if found.type == "cuda" and runtime.precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False  # on by default, and TF32 has 10 bits of fp32's 23
+    return runtime
 
 
 def choose_for_prediction(device: str = "auto", precision: str = "auto") -> Runtime:
@@ -162,7 +165,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"there is no device {name!r}; choose auto, cpu, cuda, cuda:N or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type not in ("cpu", "cuda", "mps") or (device.type == "cpu" and device.index):
         raise ConfigError(f"the device {name!r} is not supported; choose auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
