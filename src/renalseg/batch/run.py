@@ -21,27 +21,6 @@ from renalseg.model.runtime import peak_host_mb, reset_host_peak
 from renalseg.predict.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A case that was read: what its results depend on, the seconds, and the most memory until then in MB."""
-
-    name: str
-    path: Path
-    ct: Volume
-    source: dict[str, Any]
-    seconds: float
-    host_mb: float
-
-
-@dataclass(frozen=True)
-class _Segmented:
-    """A case that waits to be measured and written."""
-
-    case: _Loaded
-    result: Segmentation
 
 
 def segment_all(
@@ -65,26 +44,19 @@ def segment_all(
     Raises:
         OutputError: ``out`` cannot be written to. Errors of single cases are outcomes instead.
     """
-    sources = {path.resolve() for path in cases.values()}
-
-    def load(case: tuple[str, Path]) -> _Loaded | Outcome:
-        name, path = case
-        return _guarded(name, path, lambda: _load(name, path, out, segmenter, extras, sources, again))
+    batch = _Batch(out, segmenter, extras, frozenset(path.resolve() for path in cases.values()), again)
 
     def compute(loaded: _Loaded | Outcome) -> _Segmented | Outcome:
         if on_case:
             on_case(loaded.name)
-        if isinstance(loaded, Outcome):
-            return loaded
-        return _guarded(loaded.name, loaded.path, lambda: _segment(loaded, segmenter))
+        return _guarded(loaded, batch.compute) if isinstance(loaded, _Loaded) else loaded
 
     def store(done: _Segmented | Outcome) -> Outcome:
-        if isinstance(done, Outcome):
-            return done
-        return _guarded(done.case.name, done.case.path, lambda: _store(done, out, extras))
+        return _guarded(done, batch.store) if isinstance(done, _Segmented) else done
 
     with output_folder(out):
-        yield from overlapped(cases.items(), load, compute, store)
+        waiting = (_Case(name, path) for name, path in cases.items())
+        yield from overlapped(waiting, lambda case: _guarded(case, batch.load), compute, store)
 
 
 def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -93,76 +65,122 @@ def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict
     Raises:
         InputError: the file cannot be used. OutputError: a result could not be written; none of them then is.
     """
+    batch = _Batch(out, segmenter)
     reset_host_peak()
-    record = _store(_segment(_read(name, path, segmenter, NO_EXTRAS), segmenter), out, NO_EXTRAS).record
+    record = batch.store(batch.compute(batch.read(_Case(name, path)))).record
     assert record is not None
     return record
 
 
-def _guarded(name: str, path: Path, step: Callable[[], T]) -> T | Outcome:
-    """What ``step`` returns, or an outcome with the sentence of its error."""
+@dataclass(frozen=True)
+class _Case:
+    """A case by name and file."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Loaded(_Case):
+    """A case that was read: what its results depend on, the seconds, and the most memory until then in MB."""
+
+    ct: Volume
+    source: dict[str, Any]
+    seconds: float
+    host_mb: float
+
+
+@dataclass(frozen=True)
+class _Segmented(_Loaded):
+    """A case that waits to be measured and written."""
+
+    result: Segmentation
+
+
+C = TypeVar("C", bound=_Case)
+T = TypeVar("T")
+
+
+def _guarded(case: C, step: Callable[[C], T]) -> T | Outcome:
+    """What ``step`` makes of a case, or an outcome with the sentence of its error."""
     try:
-        return step()
+        return step(case)
     except RenalsegError as problem:
-        return Outcome(name, path, None, str(problem))
+        return Outcome(case.name, case.path, None, str(problem))
     except Exception as problem:
-        return Outcome(name, path, None, _unforeseen(path, problem))
+        return Outcome(case.name, case.path, None, _unforeseen(case.path, problem))
 
 
-def _load(
-    name: str, path: Path, out: Path, segmenter: Segmenter, extras: Extras, sources: set[Path], again: bool
-) -> _Loaded | Outcome:
-    """The case, read; or its outcome where it is finished."""
-    _check_no_source(out / name, extras, sources)
-    if extras.page and name == "index":
-        raise InputError(f"{path}: its page would be index.html, the page of all cases; rename the file")
-    if extras.dicom:
-        from renalseg.report.dicom import check_source
+@dataclass(frozen=True)
+class _Batch:
+    """The three steps of a case, and what they share.
 
-        check_source(path)  # before minutes of work
-    if not again and path.exists():
-        kept = finished(out / name, made_from(path, segmenter, extras), extras)
-        if kept is not None:
-            record, measurements = kept
-            return Outcome(name, path, record, None, measurements, kept=True)
-    return _read(name, path, segmenter, extras)
+    Attributes:
+        out: folder of the results.
+        segmenter: segments all cases.
+        extras: what is written beside labels, record and picture.
+        sources: all inputs, which no result may replace.
+        again: segment finished cases too.
+    """
 
+    out: Path
+    segmenter: Segmenter
+    extras: Extras = NO_EXTRAS
+    sources: frozenset[Path] = frozenset()
+    again: bool = False
 
-def _read(name: str, path: Path, segmenter: Segmenter, extras: Extras) -> _Loaded:
-    started = time.perf_counter()
-    if not path.exists():
-        raise InputError(f"{path} does not exist; check the path.")
-    source = made_from(path, segmenter, extras)  # before reading: what changes meanwhile is another input
-    ct = read_volume(path)
-    return _Loaded(name, path, ct, source, time.perf_counter() - started, peak_host_mb())
+    def load(self, case: _Case) -> _Loaded | Outcome:
+        """The case, read; or its outcome where it is finished."""
+        self._check(case)
+        if not self.again and case.path.exists():
+            source = made_from(case.path, self.segmenter, self.extras)
+            kept = finished(self.out / case.name, source, self.extras)
+            if kept is not None:
+                record, measurements = kept
+                return Outcome(case.name, case.path, record, None, measurements, kept=True)
+        return self.read(case)
 
+    def _check(self, case: _Case) -> None:
+        """Raises InputError or OutputError where the case cannot be done, before minutes of work."""
+        for target in targets(self.out / case.name, self.extras):
+            if target.resolve() in self.sources:
+                raise OutputError(f"{target} is an input, which its labels would replace; choose another output folder")
+        if self.extras.page and case.name == "index":
+            raise InputError(f"{case.path}: its page would be index.html, the page of all cases; rename the file")
+        if self.extras.dicom:
+            from renalseg.report.dicom import check_source
 
-def _segment(case: _Loaded, segmenter: Segmenter) -> _Segmented:
-    result = segmenter.segment(case.ct)
-    raise_peak(result.record, case.host_mb)
-    result.record.update({"case": case.name, "input": case.path.resolve().name, MADE_FROM: case.source})
-    result.record["timings_s"] = {"read": round(case.seconds, 4), **result.record["timings_s"]}
-    return _Segmented(case, result)
+            check_source(case.path)
 
-
-def _store(done: _Segmented, out: Path, extras: Extras) -> Outcome:
-    case, result, findings = done.case, done.result, None
-    if extras.any:
-        from renalseg.report.assess import assess
-
+    def read(self, case: _Case) -> _Loaded:
+        """The case, read."""
         started = time.perf_counter()
-        measured, sketches = assess(replace(result.labels, name=case.name), case.ct, sketches=extras.page)
-        findings = Findings(measured, sketches, case.path, extras)
-        result.record["timings_s"]["measure"] = round(time.perf_counter() - started, 4)
-    record = write_result(result, case.ct, out / case.name, findings)
-    return Outcome(case.name, case.path, record, None, None if findings is None else findings.measurements)
+        if not case.path.exists():
+            raise InputError(f"{case.path} does not exist; check the path.")
+        source = made_from(case.path, self.segmenter, self.extras)  # first: what changes meanwhile is another input
+        ct = read_volume(case.path)
+        return _Loaded(case.name, case.path, ct, source, time.perf_counter() - started, peak_host_mb())
 
+    def compute(self, case: _Loaded) -> _Segmented:
+        """The case, segmented."""
+        result = self.segmenter.segment(case.ct)
+        raise_peak(result.record, case.host_mb)
+        result.record.update({"case": case.name, "input": case.path.resolve().name, MADE_FROM: case.source})
+        result.record["timings_s"] = {"read": round(case.seconds, 4), **result.record["timings_s"]}
+        return _Segmented(**vars(case), result=result)
 
-def _check_no_source(stem: Path, extras: Extras, sources: set[Path]) -> None:
-    """Raises OutputError where a result would replace one of the inputs."""
-    for target in targets(stem, extras):
-        if target.resolve() in sources:
-            raise OutputError(f"{target} is an input, which its labels would replace; choose another output folder")
+    def store(self, case: _Segmented) -> Outcome:
+        """The outcome of the case, measured and written."""
+        result, findings = case.result, None
+        if self.extras.any:
+            from renalseg.report.assess import assess
+
+            started = time.perf_counter()
+            measured, sketches = assess(replace(result.labels, name=case.name), case.ct, sketches=self.extras.page)
+            findings = Findings(measured, sketches, case.path, self.extras)
+            result.record["timings_s"]["measure"] = round(time.perf_counter() - started, 4)
+        record = write_result(result, case.ct, self.out / case.name, findings)
+        return Outcome(case.name, case.path, record, None, None if findings is None else findings.measurements)
 
 
 def _unforeseen(path: Path, problem: Exception) -> str:
