@@ -27,6 +27,7 @@ from renalseg.evaluate import case_metrics
 from renalseg.io.files import write_json
 from renalseg.io.kits import KitsCase, list_cases, read_labels
 from renalseg.io.read import read_volume
+from renalseg.model.checkpoint import open_weights
 from renalseg.predict import pipeline
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.pipeline import Models
@@ -109,12 +110,13 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--out", type=Path, default=Path("fast_paths.json"))
     a = parser.parse_args()
-    rows = json.loads(a.out.read_text()) if a.out.exists() else {}
+    known = json.loads(a.out.read_text()) if a.out.exists() else {}
+    rows = known.setdefault(open_weights(a.weights).sha256, {})
     slow, fast = reference(a.weights), paths(a.weights)
     for case in list_cases(a.dataset)[: a.cases]:
         if case.case_id not in rows:
             rows[case.case_id] = compare(case, slow, fast)
-            write_json(rows, a.out)
+            write_json(known, a.out)
             print(case.case_id, rows[case.case_id], flush=True)
     print(f"{platform.machine()}, weights {a.weights}\n\n{table(rows)}")
 

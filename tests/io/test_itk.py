@@ -1,11 +1,14 @@
 """NRRD and MetaImage against SimpleITK's own geometry."""
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from renalseg.core.errors import GeometryError, InputError
+from renalseg.io import itk
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.io.read import read_volume
 
@@ -87,3 +90,11 @@ def test_missing_data_file(image, tmp_path, capfd):
     sitk.WriteImage(image, str(tmp_path / "a.mhd"))
     (tmp_path / "a.raw").unlink()
     refused(tmp_path / "a.mhd", "data file is missing", capfd)
+
+
+def test_what_another_thread_prints_while_a_file_is_read_is_not_lost(capfd):
+    with itk._silent_stderr():
+        os.write(2, b"MetaImage: M_ReadElements: data not read completely\n   ideal = 240 : actual = 140\n")
+        os.write(2, b"first: kidney 3.0 ml\n  warning one\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr() == ("", "first: kidney 3.0 ml\n  warning one\nafter\n")

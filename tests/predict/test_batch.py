@@ -1,6 +1,8 @@
 """``renalseg.batch``: inputs, outcomes, and results that appear together or not at all."""
 
 import json
+import os
+import shutil
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 from renalseg.batch import Extras, list_inputs, results, run, segment_all, segment_file, write_result
 from renalseg.batch.overlap import overlapped
 from renalseg.core.errors import OutputError
+from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.predict.segmenter import Segmenter
 
@@ -280,3 +283,36 @@ def test_an_error_of_a_step_ends_it_and_what_was_begun_is_done(step):
     with pytest.raises(ValueError, match="bad"):
         list(overlapped(range(4), *steps))
     assert stored in ([0], [0, 2])  # the third may be on its way when the second cannot be stored
+
+
+# What tells an input --------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_changes_with_place_name_size_and_time(tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    for name in ("1.dcm", "2.dcm"):
+        (series / name).write_bytes(b"slice")
+    (series / "gone").symlink_to(tmp_path / "nowhere")  # readers pass over it, too
+    (series / "out").mkdir()
+    first = fingerprint(series, without=series / "out")
+    (series / "out" / "result.png").write_bytes(b"picture")
+    assert fingerprint(series, without=series / "out") == first
+    assert fingerprint(series) != first
+    copy = tmp_path / "copy"
+    shutil.copytree(series, copy, symlinks=True)  # with the same times
+    assert fingerprint(copy, without=copy / "out") != first
+    os.utime(series / "2.dcm", (1, 1))
+    assert fingerprint(series, without=series / "out") != first
+
+
+@pytest.mark.parametrize(("header", "line"), [("a.mhd", "ElementDataFile = a.raw"), ("a.nhdr", "data file: a.raw")])
+def test_voxels_beside_a_header_count(header, line, tmp_path):
+    path, voxels = tmp_path / header, tmp_path / "a.raw"
+    path.write_text(f"Some = header\n{line}\n")
+    voxels.write_bytes(b"0123")
+    first = fingerprint(path)
+    (tmp_path / "other.raw").write_bytes(b"0123")
+    assert fingerprint(path) == first
+    voxels.write_bytes(b"01234")
+    assert fingerprint(path) != first

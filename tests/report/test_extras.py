@@ -184,6 +184,7 @@ def test_what_was_made_of_earlier_labels_is_removed(run, series, small_weights, 
     labels = {f"series{suffix}" for suffix in (".nii.gz", ".json", ".png", ".notes.txt")}
     assert run("segment", series, *options, "--no-tta", "--dicom-seg")[0] == 0
     assert names(out) == labels | {"series.measurements.json", "series.seg.dcm", "index.html"}
+    assert "series.html" not in (out / "index.html").read_text()
     for path in series.iterdir():
         data = pydicom.dcmread(path)
         data.PixelData = np.full((data.Rows, data.Columns), 24, np.uint16).tobytes()
@@ -193,6 +194,22 @@ def test_what_was_made_of_earlier_labels_is_removed(run, series, small_weights, 
     assert "No DICOM SEG or SR was written" in (out / "series.html").read_text()
     assert run("segment", series, *options, "--again")[0] == 0
     assert names(out) == labels | {"index.html"}
+
+
+def test_tables_and_index_that_are_there_are_kept_up_to_date(run, scan, hu, small_weights, tmp_path):
+    out = tmp_path / "out"
+    options = ("--out", out, "--weights", small_weights, "--device", "cpu")
+    assert run("segment", scan, *options, "--measure", "--report")[0] == 0
+    write_nifti(Volume.from_array(np.full_like(hu, -50), SPACING_MM), scan)
+    assert run("segment", scan, *options)[0] == 0
+    assert (out / "lesions.csv").read_text().count("\n") == 1
+    assert "scan.html" not in (out / "index.html").read_text()
+    foreign = out / "foreign"
+    foreign.mkdir()
+    for name in ("index.html", "kidneys.csv"):
+        (foreign / name).write_text("mine")
+    assert run("segment", scan, "--out", foreign, *options[2:])[0] == 0
+    assert {(foreign / name).read_text() for name in ("index.html", "kidneys.csv")} == {"mine"}
 
 
 def test_a_failed_run_removes_nothing(run, series, small_weights, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
-from renalseg.core.volume import Volume
+from renalseg.core.volume import Grid, Volume
 from renalseg.report.sides import kidney_sides
 
 SPACING_MM = (4.0, 2.0, 2.0)
@@ -120,6 +120,18 @@ def test_a_kidney_that_its_tumor_has_replaced_is_still_one():
 def test_a_single_kidney_in_the_middle_of_the_volume_is_not_sure_of_its_side():
     (crop,) = kidney_sides(label_map((KIDNEY, (3, 12), (10, 30), (20, 42)), shape=(16, 40, 60)))
     assert "its side is not sure" in crop.note
+
+
+def test_gaps_are_true_on_a_sheared_grid():
+    """8 mm above the kidney, but each slice is moved by 12 mm against the one before: 20 mm away and more."""
+    straight = label_map(RIGHT, LEFT, (TUMOR, (25, 26), (40, 44), (131, 135)))
+    affine = np.array([[-2.0, 0, -12, 0], [0, -2, 0, 0], [0, 0, -4, 0], [0, 0, 0, 1]])
+    stored = np.ascontiguousarray(straight.array.T)
+    sheared = Volume.from_stored(stored, Grid(stored.shape, affine), "sheared")
+    assert np.array_equal(sheared.array, straight.array)
+    for labels, is_body in ((straight, True), (sheared, False)):
+        _, left = kidney_sides(labels)
+        assert left.body[left.labels == TUMOR].all() == is_body
 
 
 @pytest.mark.parametrize(("gap", "is_body"), [(1, True), (4, True), (6, False)])

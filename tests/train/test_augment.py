@@ -178,7 +178,6 @@ def test_only_turns_one_on_and_the_others_off(name):
         drawn = draw_warp(SHAPE, config, rng(seed))
         found = {
             "mirror": drawn.mirror,
-            "mirror x": drawn.mirror_x,
             "scale": drawn.plane is not None,
             "depth crop": drawn.crop is not None,
             "elastic": drawn.elastic is not None,
@@ -200,17 +199,40 @@ def test_only_keeps_the_ranges():
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_spatial_operations_apply_with_their_probabilities(share):
-    config = Augmentation(mirror_z=share, mirror_x=share, scale_probability=share, elastic_probability=share)
+    config = Augmentation(mirror_z=share, scale_probability=share, elastic_probability=share)
     drawn = [draw_warp((4, 8, 8), config, rng(seed)) for seed in range(400)]
     for count in (
         sum(w.mirror for w in drawn),
-        sum(w.mirror_x for w in drawn),
-        sum(w.mirror and w.mirror_x for w in drawn) / max(share, 1e-9),
         sum(w.plane is not None for w in drawn),
         sum(w.elastic is not None for w in drawn),
     ):
         assert abs(count - 400 * share) <= 4 * math.sqrt(400 * share * (1 - share))
     assert not any(w.crop for w in drawn)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_right_and_left_are_mirrored_with_their_probability(share):
+    config = NOTHING.model_copy(update={"mirror_x": share})
+    image, labels = sample()
+    moved = [augment(image, labels, config, rng(seed)) for seed in range(300)]
+    mirrored = [torch.equal(a, image.flip(2)) and torch.equal(b, labels.flip(2)) for a, b in moved]
+    assert abs(sum(mirrored) - 300 * share) <= 4 * math.sqrt(300 * share * (1 - share))
+    assert all(is_mirrored or torch.equal(a, image) for is_mirrored, (a, _) in zip(mirrored, moved, strict=True))
+
+
+def test_mirror_and_noise_leave_all_other_draws_as_they_are():
+    image, labels = sample()
+    plain = EVERYTHING.model_copy(update={"mirror_x": 0.0, "noise_probability": 0.0})
+    for seed in range(5):
+        without, labels_without = augment(image, labels, plain, rng(seed))
+        mirrored, labels_mirrored = augment(image, labels, plain.model_copy(update={"mirror_x": 1.0}), rng(seed))
+        noisy, labels_noisy = augment(image, labels, plain.model_copy(update={"noise_probability": 1.0}), rng(seed))
+        assert torch.equal(labels_noisy, labels_without)
+        inside = (noisy.abs() < 1) & (without.abs() < 1)
+        added = (noisy - without)[inside]  # last of all: white, whatever was done before
+        assert 0.001 < float(added.std()) <= 0.12 * 1.1
+        assert not torch.equal(labels_mirrored, labels_without)
+        assert mirrored.shape == without.shape
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

@@ -15,8 +15,8 @@ MADE_FROM = "made_from"
 """Where a record keeps what its results were made from."""
 
 
-def made_from(path: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
-    """What the results of a case depend on, JSON-ready.
+def made_from(path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
+    """What the results of a case in ``out`` depend on, JSON-ready; the input is told by place, name, size and time.
 
     The device is no part of it: results of one precision agree within the accuracy budget.
 
@@ -24,7 +24,7 @@ def made_from(path: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any
         OSError: the input cannot be looked at.
     """
     return {
-        "input": fingerprint(path),
+        "input": fingerprint(path, without=out),
         "weights_sha256": segmenter.weights_sha256,
         "config_sha256": [weights.config.sha256() for weights in segmenter.weights],
         "precision": segmenter.runtime.precision,

@@ -26,14 +26,14 @@ def overlapped(
                 return reader.submit(load, item)
             return None
 
-        loading, storing = ahead(), None
+        loading = ahead()
+        storing: Future[D] | None = None
         while loading is not None:
             loaded, loading = loading.result(), ahead()
             computed = compute(loaded)
-            del loaded
-            if storing is not None:
-                yield storing.result()
-            storing = writer.submit(store, computed)
-            del computed
+            before, storing = storing, writer.submit(store, computed)
+            del loaded, computed
+            if before is not None:
+                yield before.result()
         if storing is not None:
             yield storing.result()

@@ -2,7 +2,8 @@
 
 import errno
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,17 +85,18 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
     started = time.perf_counter()
     record = result.record
     files = targets(stem, NO_EXTRAS if findings is None else findings.extras)
-    outdated = _extra_files(stem) if files[0].is_file() else set()
     for target in files:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
     try:
         with ExitStack() as stack:
-            json_path, picture, labels, *others = (stack.enter_context(atomic_path(target)) for target in files)
+            json_path = stack.enter_context(atomic_path(files[0]))
+            outdated = stack.enter_context(_outdated(stem, files))
+            picture, labels, *others = (stack.enter_context(atomic_path(target)) for target in files[1:])
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
             if findings is not None:
-                outdated.difference_update(files, _write_extras(result, ct, stem, findings, others))
+                outdated.difference_update(_write_extras(result, ct, stem, findings, others))
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
             raise_peak(record, peak_host_mb())
             write_json(record, json_path)
@@ -102,14 +104,18 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
         raise
-    for path in outdated:
-        path.unlink(missing_ok=True)
     return record
 
 
-def _extra_files(stem: Path) -> set[Path]:
-    """All that extras can have made of a case."""
-    return {stem.with_name(stem.name + suffix) for suffix in (MEASUREMENTS, ".html", ".seg.dcm", ".sr.dcm")}
+@contextmanager
+def _outdated(stem: Path, files: list[Path]) -> Iterator[set[Path]]:
+    """What extras may have made of the case before and ``files`` do not replace; removed where the body succeeds."""
+    suffixes = (MEASUREMENTS, ".html", ".seg.dcm", ".sr.dcm")
+    known = {stem.with_name(stem.name + suffix) for suffix in suffixes} - set(files) if files[0].is_file() else set()
+    yield known
+    for path in known:
+        if path.is_file():
+            path.unlink()
 
 
 def _write_extras(

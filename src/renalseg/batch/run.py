@@ -33,9 +33,9 @@ def segment_all(
 ) -> Iterator[Outcome]:
     """Segments ``cases`` (name to file) into ``out``: NAME.nii.gz, NAME.json and NAME.png each, and ``extras``.
 
-    A case whose files are there and were made from this very input, by this version with these weights and settings,
-    is left as it is, and its outcome says ``kept``. While a case is computed, the next is read and the last written:
-    at most three are in memory.
+    A case whose files are there and were made from this input (its place, name, size and time of change), by this
+    version with these weights and settings, is left as it is, and its outcome says ``kept``. While a case is computed,
+    the next is read and the last written: at most three are in memory.
 
     Args:
         on_case: called with a case's name when its turn comes.
@@ -133,7 +133,7 @@ class _Batch:
         """The case, read; or its outcome where it is finished."""
         self._check(case)
         if not self.again and case.path.exists():
-            source = made_from(case.path, self.segmenter, self.extras)
+            source = made_from(case.path, self.out, self.segmenter, self.extras)
             kept = finished(self.out / case.name, source, self.extras)
             if kept is not None:
                 record, measurements = kept
@@ -157,7 +157,7 @@ class _Batch:
         started = time.perf_counter()
         if not case.path.exists():
             raise InputError(f"{case.path} does not exist; check the path.")
-        source = made_from(case.path, self.segmenter, self.extras)  # first: what changes meanwhile is another input
+        source = made_from(case.path, self.out, self.segmenter, self.extras)  # before reading: changes count as new
         ct = read_volume(case.path)
         return _Loaded(case.name, case.path, ct, source, time.perf_counter() - started, peak_host_mb())
 

@@ -104,21 +104,18 @@ def segment(
 
 
 def _write_cohort(outcomes: list[Any], out: Path, extras: Any) -> list[str]:
-    """Tables of all measured cases in ``out``, and the page that links theirs; a sentence for each left out."""
-    left_out = list[str]()
-    if extras.measurements and any(outcome.measurements for outcome in outcomes):
-        from renalseg.report.measure.tables import write_folder_tables
+    """Tables of all measured cases in ``out``, and the page that links theirs; a sentence for each left out.
 
-        left_out = write_folder_tables(out)
-    if extras.page and any(outcome.record for outcome in outcomes):
-        from renalseg.report.page import Entry, earlier_entries, write_cohort_page
+    Those that are there are kept up to date, whether they are asked for or not.
+    """
+    from renalseg.report.measure.tables import has_tables, write_folder_tables
+    from renalseg.report.page.folder import has_index, write_index
 
-        entries = [
-            Entry(o.name, o.record, o.measurements, f"{o.name}.html" if o.record else None, o.error) for o in outcomes
-        ]
-        entries += earlier_entries(out, [entry.name for entry in entries])
-        write_cohort_page(out / "index.html", sorted(entries, key=lambda entry: entry.name), title=out.resolve().name)
-    return left_out
+    if not any(outcome.record for outcome in outcomes):
+        return []
+    if extras.page or has_index(out):
+        write_index(out, {o.name: o.error for o in outcomes if o.error is not None})
+    return write_folder_tables(out) if extras.measurements or has_tables(out) else []
 
 
 @app.command()

@@ -87,7 +87,7 @@ _MILD: dict[str, Any] = {"intensity_probability": 0.5, "lesion_intensity_probabi
 """For a schedule of minutes: with the paper's, of days, no network of a thousand steps fits even its training cases."""
 
 _LESION_DATA: dict[str, Any] = {**_MILD, "mirror_x": 0.5, "noise_probability": 0.5, "rotate_degrees": 20.0}
-"""Against learning a few dozen lesions by heart; measured in docs/benchmarks.md."""
+"""Against learning a few dozen lesions by heart, as far as that goes: docs/benchmarks.md."""
 
 TINY = Config(
     name="tiny",

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 import warnings
 import zipfile
 import zlib
@@ -91,9 +92,20 @@ def read_object(source: Source, name: str, headers_only: bool) -> Any | None:
         return pydicom.dcmread(file, stop_before_pixels=headers_only)
 
 
+_QUIET = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what pydicom and GDCM say about odd but readable headers off the terminal; errors still raise."""
+    """Keeps what pydicom and GDCM say about odd but readable headers off the terminal; errors still raise.
+
+    What it changes is the whole process's, so threads take turns.
+    """
+    with _QUIET:
+        yield from _quiet()
+
+
+def _quiet() -> Iterator[None]:
     import gdcm
 
     gdcm.Trace.WarningOff()

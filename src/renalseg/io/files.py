@@ -12,6 +12,8 @@ from typing import Any
 
 from renalseg.core.errors import OutputError
 
+_HEADER_BYTES = 2**16
+
 DOUBLE_SUFFIXES = (".nii.gz", ".tar.gz")
 
 _REASONS = {
@@ -64,17 +66,29 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """A hash of names, sizes and times of change of a file, or of all files in a folder, whose content is not read.
+def fingerprint(path: Path, without: Path | None = None) -> str:
+    """A hash of place, names, sizes and times of change of a file, or of all files in a folder.
 
-    So a file that was copied or touched counts as another one.
+    Content is not read, but for headers that name files of voxels, which then count too. So what was moved, copied or
+    touched counts as another input.
+
+    Args:
+        path: the file or folder.
+        without: a folder whose files do not count.
 
     Raises:
         OSError: the file or folder cannot be looked at.
     """
-    base, files = (path, path.rglob("*")) if path.is_dir() else (path.parent, [path])
-    stats = sorted((f.relative_to(base).as_posix(), f.stat()) for f in files if not f.is_dir())
-    known = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    place = path.resolve()
+    if place.is_dir():
+        files = [f for f in place.rglob("*") if without is None or without.resolve() not in f.parents]
+    else:
+        files = [place]
+        if place.suffix.lower() in (".mhd", ".nhdr"):
+            text = place.read_bytes()[:_HEADER_BYTES].decode("latin-1")
+            files += [f for f in place.parent.iterdir() if f != place and f.name in text]
+    stats = sorted((f.as_posix(), f.stat()) for f in files if f.is_file())
+    known = [place.as_posix(), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _GEOMETRY_LINE = re.compile(
     r"(?P<value>.*)$",
     re.IGNORECASE,
 )
+_METAIO_LINE = re.compile(rb"Meta\w*:|M_\w+:|\s+ideal = |\s*$")
 _HEADER_END = re.compile(rb"\r?\n\r?\n|ElementDataFile")
 _NUMBER = re.compile(r"[-+]?(?:nan|inf(?:inity)?|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)", re.IGNORECASE)
 
@@ -89,20 +91,26 @@ def _stated_geometry(path: Path) -> tuple[list[float], NDArray[np.float64] | Non
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere: MetaIO writes there itself, below ITK's switch, before ITK raises."""
+    """Keeps MetaIO off file descriptor 2, where it writes itself, below ITK's switch, before ITK raises.
+
+    What others wrote there meanwhile, in other threads, comes after the body of the ``with``.
+    """
     try:
         saved = os.dup(2)
     except OSError:  # stderr is closed: nothing to silence
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+    with TemporaryFile() as held:
+        try:
+            os.dup2(held.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            held.seek(0)
+            lines = held.read().splitlines(keepends=True)
+            if others := b"".join(line for line in lines if not _METAIO_LINE.match(line)):
+                os.write(saved, others)
+            os.close(saved)
 
 
 def ras_affine(image: Any) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@
 processor's caches, which was measured to cost more than the multiplications (docs/inference.md). Here a block runs over
 a few slices at a time, the norms' statistics are gathered on the way, and what a step makes replaces its input:
 
-1. convolve; statistics of the first norm
+1. convolve, and the shortcut; statistics of the first norm; what came in is let go
 2. normalise, activate, convolve; statistics of the second norm
 3. normalise, add the shortcut, activate
 
@@ -78,7 +78,7 @@ class LeanResUnet(nn.Module):
         skips = []
         for level in self._encoder:
             for block in level:
-                x = block(x.size, x.cut, x.cut)
+                x = block(x.size, x.cut)
             skips.append(x)
         x = skips.pop()
         for up, block in self._decoder:
@@ -86,18 +86,19 @@ class LeanResUnet(nn.Module):
         return x
 
 
-@dataclass(frozen=True)
 class _Slabs:
-    """Activations: tensors [z, c, y, x], channels last in memory, of ``step`` slices each but the last."""
+    """Activations: tensors [z, c, y, x], channels last in memory, of ``step`` slices each but the last.
 
-    parts: list[torch.Tensor]
-    step: int
+    Attributes:
+        parts: the tensors; empty where they were let go.
+        step: slices of each.
+        size: (z, c, y, x) of the whole.
+    """
 
-    @property
-    def size(self) -> "Size4":
-        """(z, c, y, x)."""
-        _, c, y, x = self.parts[0].shape
-        return sum(len(part) for part in self.parts), c, y, x
+    def __init__(self, parts: list[torch.Tensor], step: int) -> None:
+        self.parts, self.step = parts, step
+        _, c, y, x = parts[0].shape
+        self.size: Size4 = sum(len(part) for part in parts), c, y, x
 
     def cut(self, start: int, stop: int) -> torch.Tensor:
         """Slices [start, stop)."""
@@ -105,6 +106,11 @@ class _Slabs:
         for i in range(start // self.step, (stop - 1) // self.step + 1):
             pieces.append(self.parts[i][max(start - i * self.step, 0) : stop - i * self.step])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def let_go(self, stop: int) -> None:
+        """Frees the parts without a slice from ``stop`` on."""
+        for i in range(len(self.parts) if stop >= self.size[0] else stop // self.step):
+            self.parts[i] = torch.empty(0)
 
 
 Size4 = tuple[int, int, int, int]
@@ -132,13 +138,18 @@ class _Conv:
         return z, self.weight.shape[0], y, x
 
     @property
+    def reach(self) -> int:
+        """Slices that it looks at to each side."""
+        return self.weight.shape[2] // 2
+
+    @property
     def is_flat(self) -> bool:
         """Whether each slice follows from one slice."""
-        return self.weight.shape[2] == 1
+        return self.reach == 0
 
     def __call__(self, source: Source, depth: int, start: int, stop: int) -> torch.Tensor:
         """Slices [start, stop) of the output for ``source`` of ``depth`` slices."""
-        reach, stride = self.weight.shape[2] // 2, self.stride[0]
+        reach, stride = self.reach, self.stride[0]
         first, last = start * stride - reach, (stop - 1) * stride + reach + 1
         cut = source(max(first, 0), min(last, depth))
         if self.is_flat:
@@ -252,28 +263,31 @@ class _Block:
         beside = _Conv.of(block.shortcut, dtype) if isinstance(block.shortcut, nn.Conv3d) else None
         return cls(_Conv.of(first, dtype), _Norm.of(norm), _Conv.of(second, dtype), _Norm.of(last), beside)
 
-    def __call__(self, size: Size4, source: Source, again: Source) -> _Slabs:
-        """The output for a ``source`` of ``size``; ``again`` gives what the shortcut starts from."""
+    def __call__(self, size: Size4, source: Source, let_go: Callable[[int], None] = lambda stop: None) -> _Slabs:
+        """The output for a ``source`` of ``size``; ``let_go`` is told up to which slice it is not needed any more."""
         made, statistics = self.first.size(size), _Statistics(self.first.weight.shape[0])
-        step, parts = _step(made), []
+        step, parts, beside = _step(made), [], []
         for a, b in _spans(made[0], step):
-            parts.append(self.first(source, size[0], a, b))
+            held = _Held(source)
+            parts.append(self.first(held, size[0], a, b))
             statistics.add(parts[-1])
-
-        def beside(a: int, b: int) -> torch.Tensor:
-            return again(a, b) if self.shortcut is None else self.shortcut(again, size[0], a, b)
-
-        return self._finish(_Slabs(parts, step), statistics, beside)
+            if self.shortcut is not None:
+                beside.append(self.shortcut(held, size[0], a, b))
+                let_go(size[0] if b == made[0] else b * self.first.stride[0] - self.first.reach)
+        return self._finish(_Slabs(parts, step), statistics, _Slabs(beside, step).cut if beside else source)
 
     def merge(self, x: _Slabs, skip: _Slabs, up: _Up) -> _Slabs:
-        """The output for ``up`` of ``x`` and ``skip``, one behind the other."""
+        """The output for ``up`` of ``x`` and ``skip``, one behind the other; both are used up."""
         z, channels, height, width = skip.size
-        size = z, 2 * channels, height, width
 
         def both(a: int, b: int) -> torch.Tensor:
             return torch.cat((up(x.cut, a, b), skip.cut(a, b)), 1)
 
-        return self(size, both, both)
+        def let_go(stop: int) -> None:
+            skip.let_go(stop)
+            x.let_go(x.size[0] if stop >= z else stop // up.stride[0])
+
+        return self((z, 2 * channels, height, width), both, let_go)
 
     def _finish(self, x: _Slabs, statistics: _Statistics, beside: Source) -> _Slabs:
         """Steps 2 and 3; ``x`` is used up."""
@@ -289,9 +303,22 @@ class _Block:
             for a, b in _spans(depth, x.step):
                 parts.append(self.second(x.cut, depth, a, b))
                 seen.add(parts[-1])
+                x.let_go(depth if b == depth else b - self.second.reach)
         for i, (a, b) in enumerate(_spans(depth, x.step)):
             parts[i] = functional.leaky_relu_(self.last(parts[i], seen).add_(beside(a, b)), _SLOPE)
         return _Slabs(parts, x.step)
+
+
+class _Held:
+    """A source that keeps what it gave last: the shortcut takes slices that the convolution has asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._start, self._stop, self._cut = source, 0, 0, torch.empty(0)
+
+    def __call__(self, start: int, stop: int) -> torch.Tensor:
+        if not self._start <= start < stop <= self._stop:
+            self._start, self._stop, self._cut = start, stop, self._source(start, stop)
+        return self._cut[start - self._start : stop - self._start]
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:

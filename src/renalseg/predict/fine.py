@@ -87,12 +87,13 @@ def _window(window: torch.Tensor, networks: Sequence[torch.nn.Module], runtime: 
 def _mean_probability(batch: torch.Tensor, networks: Sequence[torch.nn.Module], runtime: Runtime) -> torch.Tensor:
     """Mean over networks, [n, classes, z, y, x]."""
     batch = batch.contiguous(memory_format=runtime.memory_format)
-    total = torch.zeros((), device=batch.device)
+    total: torch.Tensor | None = None
     for network in networks:
         with runtime.autocast():
-            logits = network(batch)
-        total = total + logits.float().softmax(1)
-    return total / len(networks)
+            probability = network(batch).float().softmax(1)
+        total = probability if total is None else total.add_(probability)
+    assert total is not None
+    return total.div_(len(networks))
 
 
 def _joint_counts(both: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:

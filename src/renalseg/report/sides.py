@@ -6,7 +6,7 @@ from typing import Any, Literal
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
 from renalseg.core.labels import KIDNEY, LABELS
 from renalseg.core.volume import Volume
@@ -102,7 +102,7 @@ def kidney_sides(labels: Volume) -> tuple[Kidney, ...]:
     partners = [i for i in order[1:] if far[i] and (has_tissue[i] or replaced[i])]
     if not partners:
         everything = np.ones(len(ml), np.bool_)
-        body = _body(components, statistics["bounding_boxes"], int(first), everything, labels.spacing_mm)
+        body = _body(components, statistics["bounding_boxes"], int(first), everything, labels.affine)
         return (_single(labels, box, body, float(right_mm[first])),)
     is_right = right_mm > (right_mm[first] + right_mm[partners[0]]) / 2
     found = []
@@ -110,7 +110,7 @@ def kidney_sides(labels: Volume) -> tuple[Kidney, ...]:
         main = next(i for i in (first, partners[0]) if own[i])
         note = "" if tissue_ml[main] else "no kidney tissue is labelled: its side is told by that of the mass"
         mask = np.concatenate([[False], own])[components]
-        body = _body(components, statistics["bounding_boxes"], int(main), own, labels.spacing_mm)
+        body = _body(components, statistics["bounding_boxes"], int(main), own, labels.affine)
         found.append(_cut_out(labels, box, mask, body, title, note))
     return tuple(found)
 
@@ -120,18 +120,23 @@ def _body(
     boxes: list[tuple[slice, slice, slice]],
     main: int,
     own: NDArray[np.bool_],
-    spacing_mm: tuple[float, float, float],
+    affine: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """Component ``main`` with those of ``own`` (from 0) that lie near it: bool [z, y, x]; ``boxes`` start with all."""
+    """Component ``main`` with those of ``own`` (from 0) that lie near it: bool [z, y, x]; ``boxes`` start with all.
+
+    ``affine`` float64 [4, 4] maps index (z, y, x, 1) to mm; gaps are those between voxel centres.
+    """
     near = np.zeros(len(own) + 1, np.bool_)
     near[main + 1] = True
-    reach = [int(FARTHEST_PIECE_MM // mm) + 1 for mm in spacing_mm]
+    columns = affine[:3, :3]
+    reach = np.ceil(FARTHEST_PIECE_MM * np.linalg.norm(np.linalg.inv(columns), axis=1)).astype(int).tolist()
     for i in np.flatnonzero(own):
         around = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(boxes[i + 1], reach, strict=True))
         part = components[around]
         if i != main and (part == main + 1).any():
-            gap_mm = distance_transform_edt(part != main + 1, spacing_mm)[part == i + 1].min()
-            near[i + 1] = gap_mm <= FARTHEST_PIECE_MM
+            here, there = (np.argwhere(part == k + 1) @ columns.T for k in (i, main))
+            gaps_mm, _ = cKDTree(there).query(here, distance_upper_bound=FARTHEST_PIECE_MM + 1e-6)
+            near[i + 1] = np.isfinite(gaps_mm).any()
     found: NDArray[np.bool_] = near[components]
     return found
 

@@ -79,10 +79,11 @@ def test_dciodvfy_would_find_one(make_case, tmp_path):
     assert len(problems(path, status=1)) == 1
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 @pytest.mark.parametrize("options", SERIES.values(), ids=SERIES)
-def test_dcmqi_reads_the_same_voxels(options, make_case, tmp_path):
+def test_dcmqi_reads_the_same_voxels(options, kind, make_case, tmp_path):
     case = make_case(**options).case
-    path = write_dicom(case, tmp_path / "out", sr=False)[0]
+    path = write_dicom(case, tmp_path / "out", sr=False, kind=kind)[0]
     same_voxels_by_dcmqi(case, path, tmp_path)
 
 
@@ -90,14 +91,15 @@ def same_voxels_by_dcmqi(case, path, folder):
     arguments = ("--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd", "-p", "s")
     call("segimage2itkimage", *arguments)
     numbers = find_segments(case.labels, case.measurements, "1.2").numbers.array
-    meta = json.loads((folder / "s-meta.json").read_text())["segmentAttributes"]
-    assert len(meta) == numbers.max()
-    for number, (segment,) in enumerate(meta, start=1):
-        assert segment["labelID"] == number
-        image = sitk.ReadImage(str(folder / f"s-{number}.nrrd"))
-        found, expected = points(image), points_expected(case.labels, numbers, number)
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, atol=0.01)
+    groups = json.loads((folder / "s-meta.json").read_text())["segmentAttributes"]
+    assert [segment["labelID"] for group in groups for segment in group] == list(range(1, numbers.max() + 1))
+    for file, group in enumerate(groups, start=1):  # a label map is one group in one file
+        image = sitk.ReadImage(str(folder / f"s-{file}.nrrd"))
+        for segment in group:
+            number = segment["labelID"]
+            found, expected = points(image == number), points_expected(case.labels, numbers, number)
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, atol=0.01)
 
 
 def test_dcmqi_reads_the_measurements(make_case, tmp_path):

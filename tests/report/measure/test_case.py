@@ -188,6 +188,8 @@ def test_what_lies_far_from_its_kidney_does_not_shape_it(painted):
     (warning,) = found.warnings
     assert "ml lie more than 10 mm away from it" in warning
     assert not without.warnings
+    at_the_border = measure(painted([*near, (TUMOR, ball((60, 0, -148), 9))], AXES, low))
+    assert [kidney.touches_border for kidney in at_the_border.kidneys] == [(), ()]
 
 
 def test_distance_to_the_sinus(painted):

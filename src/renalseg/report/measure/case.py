@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from renalseg.core.errors import GeometryError
 from renalseg.core.labels import KIDNEY, LABELS
 from renalseg.core.volume import Volume
-from renalseg.image.boxes import Box, clamp
+from renalseg.image.boxes import Box, bounding_box, clamp
 from renalseg.report.measure.contact import contact_area, reach
 from renalseg.report.measure.diameters import (
     axial_diameter,
@@ -86,13 +86,15 @@ def _kidney(kidney: Kidney, labels: Volume) -> tuple[KidneyMeasures, _Part]:
     """Measures of a kidney, and what its lesions need of it."""
     side, start = kidney.side, kidney.start
     affine = shifted(labels.affine, start)
+    attached = kidney.attached
+    around = bounding_box(attached > 0)
+    assert around is not None
     touches = tuple(
         name
-        for (first, last), s, n in zip(BORDERS, kidney.box, labels.shape, strict=True)
-        for name, hit in ((first, s.start == 0), (last, s.stop == n))
+        for (first, last), offset, a, b, n in zip(BORDERS, start, around.start, around.stop, labels.shape, strict=True)
+        for name, hit in ((first, offset + a == 0), (last, offset + b == n))
         if hit
     )
-    attached = kidney.attached
     shape = shape_of(attached, affine, side, touches, labels.voxel_mm3)
     parenchyma = attached == KIDNEY
     volumes = {_name(label.id, label.name): kidney.volumes_ml[label.name] for label in LABELS}

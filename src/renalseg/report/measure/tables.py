@@ -93,6 +93,14 @@ def write_folder_tables(folder: Path) -> list[str]:
     return left_out
 
 
+def has_tables(folder: Path) -> bool:
+    """Whether the tables in ``folder`` are ours."""
+    try:
+        return (folder / KIDNEYS).read_text(encoding="utf-8").startswith(",".join(KIDNEY_COLUMNS))
+    except (OSError, ValueError):
+        return False
+
+
 def read_measurements(path: Path) -> dict[str, Any]:
     """What ``renalseg measure`` or ``renalseg segment`` wrote of a case.
 

@@ -2,6 +2,6 @@
 
 from renalseg.report.page.case import write_case_page
 from renalseg.report.page.cohort import Entry, write_cohort_page
-from renalseg.report.page.folder import earlier_entries, write_report
+from renalseg.report.page.folder import write_report
 
-__all__ = ["Entry", "earlier_entries", "write_case_page", "write_cohort_page", "write_report"]
+__all__ = ["Entry", "write_case_page", "write_cohort_page", "write_report"]

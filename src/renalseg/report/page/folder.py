@@ -1,7 +1,7 @@
 """Pages for a folder of results of ``renalseg segment``: one a case, and ``index.html`` over all of them."""
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,30 @@ def _entry(folder: Path, name: str, ct: Path | None, measure: Measure | None) ->
     return Entry(name, record, measurements, _page(folder, name))
 
 
-def earlier_entries(folder: Path, names: Collection[str]) -> list[Entry]:
-    """The cases in ``folder`` but for ``names``, with the measurements and the page that they have."""
-    return [_earlier(folder, name) for name in find_results(folder) if name not in names]
+def has_index(folder: Path) -> bool:
+    """Whether the index.html in ``folder`` is ours."""
+    try:
+        return '<meta name="generator" content="renalseg' in (folder / INDEX).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
-def _earlier(folder: Path, name: str) -> Entry:
+def write_index(folder: Path, failed: Mapping[str, str]) -> None:
+    """Writes index.html over all cases in ``folder``, with the measurements and the pages that they have.
+
+    Args:
+        folder: results of ``renalseg segment``.
+        failed: names of cases that have no new results, and why.
+
+    Raises:
+        OutputError: index.html could not be written.
+    """
+    entries = {name: _as_it_is(folder, name) for name in find_results(folder)}
+    entries |= {name: Entry(name, error=error) for name, error in failed.items()}
+    write_cohort_page(folder / INDEX, [entries[name] for name in sorted(entries)], title=folder.resolve().name)
+
+
+def _as_it_is(folder: Path, name: str) -> Entry:
     measured = folder / f"{name}{MEASUREMENTS}"
     try:
         record = read_record(folder / f"{name}{RECORD}")

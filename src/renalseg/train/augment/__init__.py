@@ -6,6 +6,8 @@ changes the whole volume, then each kind of lesion, and adds noise last. ``opera
 each alone.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -40,7 +42,8 @@ def augment(
     spatial = draw_warp((z, y, x), config, generator)
     whole = draw_factors(config, config.intensity_probability, generator)
     lesions = [(label, draw_factors(config, config.lesion_intensity_probability, generator)) for label in LESIONS]
-    noise = draw_noise((z, y, x), config, generator)
+    noise = draw_noise((z, y, x), config, generator)  # these two came later, and leave the draws above as they were
+    spatial = replace(spatial, mirror_x=bool(generator.random() < config.mirror_x))
 
     image, labels = warp(image, labels, spatial)
     image = adjust(image, whole)

@@ -39,7 +39,7 @@ class Warp:
 
 
 def draw_warp(shape: Shape, config: Augmentation, generator: np.random.Generator) -> Warp:
-    """Draws the spatial changes of one volume [z, y, x]."""
+    """Draws the spatial changes of one volume [z, y, x], but for ``mirror_x``."""
     mirror = generator.random() < config.mirror_z
     crop = plane = elastic = None
     if config.depth_crop < 1 and generator.random() < config.depth_crop_probability:
@@ -48,8 +48,7 @@ def draw_warp(shape: Shape, config: Augmentation, generator: np.random.Generator
         plane = draw_plane(shape, config, generator)
     if generator.random() < config.elastic_probability:
         elastic = draw_elastic(shape, config, generator)
-    mirror_x = generator.random() < config.mirror_x
-    return Warp(bool(mirror), crop, plane, elastic, bool(mirror_x))
+    return Warp(bool(mirror), crop, plane, elastic)
 
 
 def draw_crop(depth: int, config: Augmentation, generator: np.random.Generator) -> tuple[int, int]:
