@@ -51,3 +51,34 @@ def test_networks_with_parts_that_it_does_not_know_stay_as_they_are():
     config = PRESETS["tiny"].fine.kidney.model_copy(update={"psp_bins": (1, 2)})
     network = build(config)
     assert lean(network, torch.float32) is network
+
+
+@pytest.mark.parametrize("preset", ["paper", "fast"])
+def test_the_decoder_uses_up_what_it_gets(preset, monkeypatch):
+    """So that skip and shortcut of the largest level are never there as a whole at once."""
+    monkeypatch.setattr(module, "SLAB_BYTES", 2**17)
+    used = []
+    merge = module._Block.merge
+
+    def watched(block, x, skip, up):
+        result = merge(block, x, skip, up)
+        used.append(sum(part.numel() for slabs in (x, skip) for part in slabs.parts))
+        return result
+
+    monkeypatch.setattr(module._Block, "merge", watched)
+    network = made(preset, "lesion")
+    with torch.inference_mode():
+        lean(network, torch.float32)(torch.randn(SHAPES["lesion"]))
+    assert used == [0] * 6  # three levels, two samples
+
+
+@pytest.mark.parametrize(
+    ("step", "stop", "left"), [(4, 3, [4, 4, 2]), (4, 4, [0, 4, 2]), (4, 9, [0, 0, 2]), (4, 10, [0, 0, 0])]
+)
+def test_slabs_are_let_go_once_no_slice_is_needed(step, stop, left):
+    slabs = module._Slabs([torch.zeros(n, 1, 1, 1) for n in (4, 4, 2)], step)
+    slabs.let_go(stop)
+    assert [part.numel() for part in slabs.parts] == left
+    assert slabs.size == (10, 1, 1, 1)
+    for start in range(stop, 10):
+        assert slabs.cut(start, 10).shape[0] == 10 - start

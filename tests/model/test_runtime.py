@@ -4,12 +4,14 @@ import gc
 import mmap
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from renalseg.core.errors import ConfigError
+from renalseg.model import runtime as module
 from renalseg.model.runtime import Runtime, choose, peak_host_mb, reset_host_peak
 
 
@@ -86,3 +88,18 @@ def test_peak_memory_grows_and_starts_anew():
     assert peak_host_mb() - before > 70
     reset_host_peak()
     assert peak_host_mb() - before < 40
+
+
+def test_freed_memory_is_handed_back_once_there_is_much(monkeypatch):
+    trimmed = []
+    library = SimpleNamespace(malloc_trim=trimmed.append)
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda _: library)
+    cpu, cuda = Runtime(torch.device("cpu"), "fp32"), Runtime(torch.device("cuda"), "bf16")
+    for resident, place in ((1e6, cpu), (9e9, cuda), (9e9, cpu)):
+        monkeypatch.setattr(module, "resident_bytes", lambda resident=resident: resident)
+        place.trim_host_memory()
+    assert trimmed == [0]
+
+
+def test_resident_memory_is_told():
+    assert module.resident_bytes() == 0 or 1e7 < module.resident_bytes() < 1e12

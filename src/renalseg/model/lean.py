@@ -4,7 +4,7 @@
 processor's caches, which was measured to cost more than the multiplications (docs/inference.md). Here a block runs over
 a few slices at a time, the norms' statistics are gathered on the way, and what a step makes replaces its input:
 
-1. convolve, and the shortcut; statistics of the first norm; what came in is let go
+1. convolve; statistics of the first norm; in the decoder the shortcut, too, and what came in is let go
 2. normalise, activate, convolve; statistics of the second norm
 3. normalise, add the shortcut, activate
 
@@ -263,18 +263,26 @@ class _Block:
         beside = _Conv.of(block.shortcut, dtype) if isinstance(block.shortcut, nn.Conv3d) else None
         return cls(_Conv.of(first, dtype), _Norm.of(norm), _Conv.of(second, dtype), _Norm.of(last), beside)
 
-    def __call__(self, size: Size4, source: Source, let_go: Callable[[int], None] = lambda stop: None) -> _Slabs:
-        """The output for a ``source`` of ``size``; ``let_go`` is told up to which slice it is not needed any more."""
+    def __call__(self, size: Size4, source: Source, let_go: Callable[[int], None] | None = None) -> _Slabs:
+        """The output for a ``source`` of ``size``.
+
+        A source that nothing else needs is used up: ``let_go`` is told up to which slice, and the shortcut, which then
+        takes its place, is made at once. Without it the shortcut is made at the end, and never held as a whole.
+        """
         made, statistics = self.first.size(size), _Statistics(self.first.weight.shape[0])
-        step, parts, beside = _step(made), [], []
+        step, parts, shortcuts = _step(made), [], []
         for a, b in _spans(made[0], step):
             held = _Held(source)
             parts.append(self.first(held, size[0], a, b))
             statistics.add(parts[-1])
-            if self.shortcut is not None:
-                beside.append(self.shortcut(held, size[0], a, b))
+            if let_go is not None and self.shortcut is not None:
+                shortcuts.append(self.shortcut(held, size[0], a, b))
                 let_go(size[0] if b == made[0] else b * self.first.stride[0] - self.first.reach)
-        return self._finish(_Slabs(parts, step), statistics, _Slabs(beside, step).cut if beside else source)
+
+        def beside(a: int, b: int) -> torch.Tensor:
+            return source(a, b) if self.shortcut is None else self.shortcut(source, size[0], a, b)
+
+        return self._finish(_Slabs(parts, step), statistics, _Slabs(shortcuts, step).cut if shortcuts else beside)
 
     def merge(self, x: _Slabs, skip: _Slabs, up: _Up) -> _Slabs:
         """The output for ``up`` of ``x`` and ``skip``, one behind the other; both are used up."""

@@ -41,6 +41,7 @@ def fine_probability(
     total, mirrors = torch.empty(0), torch.empty(0)
     for span in needed:
         each = _window(image[:, :, span].to(runtime.device), networks, runtime, mirror)
+        runtime.trim_host_memory()
         if span == needed[0]:
             total = torch.zeros(each.shape[1], *image.shape[2:], device=image.device)
             mirrors = torch.zeros(each.shape[1] ** 2, depth)
