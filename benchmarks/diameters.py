@@ -142,6 +142,31 @@ def agreement(pairs: NDArray[np.float64]) -> str:
     return "| quantity | value |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in lines.items())
 
 
+def rules(rows: Rows, names: list[str], pairs: NDArray[np.float64]) -> str:
+    """Other sizes of the same tumor against the reported one; none has anything to fit."""
+    by_case = {row["case"]: row["measurements"]["lesions"] for row in rows if row.get("measurements")}
+    tumors = [max((x for x in by_case[c] if x["kind"] == "tumor"), key=lambda x: x["volume_ml"]) for c in names]
+    axial = np.array([x["axial_diameter"]["mm"] for x in tumors])
+    height = np.array([x["craniocaudal_mm"] for x in tumors])
+    found = {
+        "largest axial diameter (used)": axial,
+        "largest diameter in any direction": np.array([x["diameter_3d"]["mm"] for x in tumors]),
+        "craniocaudal extent": height,
+        "the larger of axial and craniocaudal": np.maximum(axial, height),
+        "diameter of the ball of equal volume": np.cbrt([x["volume_ml"] * 6000 / np.pi for x in tumors]),
+    }
+    lines = [
+        "| size | Pearson r | median absolute difference, mm | median difference, mm | same R part |",
+        "|---|---|---|---|---|",
+    ]
+    for name, mm in found.items():
+        r, difference = np.corrcoef(mm, pairs[:, 1])[0, 1], mm - pairs[:, 1]
+        same = (points(mm) == points(pairs[:, 1])).mean()
+        medians = f"{np.median(np.abs(difference)):.2f} | {np.median(difference):+.2f}"
+        lines.append(f"| {name} | {r:.3f} | {medians} | {same:.1%} |")
+    return "\n".join(lines)
+
+
 def furthest(names: list[str], pairs: NDArray[np.float64], n: int = 6) -> str:
     order = np.argsort(-np.abs(pairs[:, 0] - pairs[:, 1]))[:n]
     rows = "\n".join(f"| {names[i]} | {pairs[i, 0]:.1f} | {pairs[i, 1]:.0f} |" for i in order)
@@ -216,7 +241,8 @@ def main() -> None:
     rows = measure_all(a.labels, a.out)
     names, pairs = sizes(rows, a.labels / "kits23.json")
     draw(pairs, a.plot)
-    print(*(agreement(pairs), furthest(names, pairs), times(rows), abstentions(rows)), sep="\n\n")
+    parts = (agreement(pairs), rules(rows, names, pairs), furthest(names, pairs), times(rows), abstentions(rows))
+    print(*parts, sep="\n\n")
 
 
 if __name__ == "__main__":
