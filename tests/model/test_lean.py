@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from renalseg.config import PRESETS, STAGES
-from renalseg.model import lean as module
+from renalseg.model import slabs as module
 from renalseg.model.lean import LeanResUnet, lean
 from renalseg.model.resunet import build
 
@@ -58,14 +58,14 @@ def test_the_decoder_uses_up_what_it_gets(preset, monkeypatch):
     """So that skip and shortcut of the largest level are never there as a whole at once."""
     monkeypatch.setattr(module, "SLAB_BYTES", 2**17)
     used = []
-    merge = module._Block.merge
+    merge = module.Block.merge
 
     def watched(block, x, skip, up):
         result = merge(block, x, skip, up)
         used.append(sum(part.numel() for slabs in (x, skip) for part in slabs.parts))
         return result
 
-    monkeypatch.setattr(module._Block, "merge", watched)
+    monkeypatch.setattr(module.Block, "merge", watched)
     network = made(preset, "lesion")
     with torch.inference_mode():
         lean(network, torch.float32)(torch.randn(SHAPES["lesion"]))
@@ -76,7 +76,7 @@ def test_the_decoder_uses_up_what_it_gets(preset, monkeypatch):
     ("step", "stop", "left"), [(4, 3, [4, 4, 2]), (4, 4, [0, 4, 2]), (4, 9, [0, 0, 2]), (4, 10, [0, 0, 0])]
 )
 def test_slabs_are_let_go_once_no_slice_is_needed(step, stop, left):
-    slabs = module._Slabs([torch.zeros(n, 1, 1, 1) for n in (4, 4, 2)], step)
+    slabs = module.Slabs([torch.zeros(n, 1, 1, 1) for n in (4, 4, 2)], step)
     slabs.let_go(stop)
     assert [part.numel() for part in slabs.parts] == left
     assert slabs.size == (10, 1, 1, 1)

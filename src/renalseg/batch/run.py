@@ -132,13 +132,12 @@ class _Batch:
     def load(self, case: _Case) -> _Loaded | Outcome:
         """The case, read; or its outcome where it is finished."""
         self._check(case)
-        if not self.again and case.path.exists():
-            source = made_from(case.path, self.out, self.segmenter, self.extras)
-            kept = finished(self.out / case.name, source, self.extras)
-            if kept is not None:
-                record, measurements = kept
-                return Outcome(case.name, case.path, record, None, measurements, kept=True)
-        return self.read(case)
+        source = self._source(case)
+        kept = None if self.again else finished(self.out / case.name, source, self.extras)
+        if kept is None:
+            return self._read(case, source)
+        record, measurements = kept
+        return Outcome(case.name, case.path, record, None, measurements, kept=True)
 
     def _check(self, case: _Case) -> None:
         """Raises InputError or OutputError where the case cannot be done, before minutes of work."""
@@ -153,11 +152,17 @@ class _Batch:
             check_source(case.path)
 
     def read(self, case: _Case) -> _Loaded:
-        """The case, read."""
-        started = time.perf_counter()
+        """The case, read, finished or not."""
+        return self._read(case, self._source(case))
+
+    def _source(self, case: _Case) -> dict[str, Any]:
+        """What the results depend on; told before reading, so that what changes meanwhile counts as new."""
         if not case.path.exists():
             raise InputError(f"{case.path} does not exist; check the path.")
-        source = made_from(case.path, self.out, self.segmenter, self.extras)  # before reading: changes count as new
+        return made_from(case.path, self.out, self.segmenter, self.extras)
+
+    def _read(self, case: _Case, source: dict[str, Any]) -> _Loaded:
+        started = time.perf_counter()
         ct = read_volume(case.path)
         return _Loaded(case.name, case.path, ct, source, time.perf_counter() - started, peak_host_mb())
 

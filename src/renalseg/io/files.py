@@ -12,7 +12,8 @@ from typing import Any
 
 from renalseg.core.errors import OutputError
 
-_HEADER_BYTES = 2**16
+HEADER_BYTES = 2**16
+"""More than any text header of voxels in another file has."""
 
 DOUBLE_SUFFIXES = (".nii.gz", ".tar.gz")
 
@@ -85,7 +86,8 @@ def fingerprint(path: Path, without: Path | None = None) -> str:
     else:
         files = [place]
         if place.suffix.lower() in (".mhd", ".nhdr"):
-            text = place.read_bytes()[:_HEADER_BYTES].decode("latin-1")
+            with place.open("rb") as stream:
+                text = stream.read(HEADER_BYTES).decode("latin-1")
             files += [f for f in place.parent.iterdir() if f != place and f.name in text]
     stats = sorted((f.as_posix(), f.stat()) for f in files if f.is_file())
     known = [place.as_posix(), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)]

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from renalseg.core.errors import GeometryError, InputError
 from renalseg.core.volume import Volume
 from renalseg.io.checks import build_volume, narrow
-from renalseg.io.files import split_name
+from renalseg.io.files import HEADER_BYTES, split_name
 
-_HEADER_BYTES = 65536
 _GEOMETRY_LINE = re.compile(
     r"^\s*(?P<key>spacings|space directions|ElementSpacing|ElementSize|TransformMatrix|Rotation|Orientation)\s*[:=]+"
     r"(?P<value>.*)$",
@@ -70,7 +69,7 @@ def _check_header(path: Path) -> None:
 def _stated_geometry(path: Path) -> tuple[list[float], NDArray[np.float64] | None]:
     """Spacings in mm and unit axes [3, 3] in the text header of a 3D NRRD or MetaImage file, as far as stated."""
     with path.open("rb") as stream:
-        text = _HEADER_END.split(stream.read(_HEADER_BYTES))[0].decode("latin-1")
+        text = _HEADER_END.split(stream.read(HEADER_BYTES))[0].decode("latin-1")
     spacings: list[float] = []
     axes: NDArray[np.float64] | None = None
     for line in text.splitlines():
