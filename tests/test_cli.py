@@ -570,7 +570,8 @@ def test_the_help_names_every_preset(command, run):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, a shell turned it off
 from renalseg.batch import results
 draw = results.overlay
 def slow(*arguments, **more):
