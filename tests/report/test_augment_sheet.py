@@ -1,5 +1,7 @@
 """The contact sheet: its panels, what they show, and the command that composes it."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -204,3 +206,21 @@ def test_a_case_that_cannot_be_shown_is_named(preview, tmp_path, case):
 def test_unknown_presets_and_stages_end_with_a_sentence(preview, tmp_path):
     assert preview("--out", tmp_path / "sheet.png", "--preset", "huge", config=False)[0] == 2
     assert preview("--out", tmp_path / "sheet.png", "--stage", "spleen")[0] == 2
+
+
+@pytest.mark.parametrize(("probability", "panels"), [(0.0, 0), (0.5, 2)])
+def test_lesions_of_another_case_are_shown_where_training_pastes_them(
+    run, dataset, sheets, small_config, tmp_path, probability, panels
+):
+    data = shutil.copytree(dataset, tmp_path / "data")
+    shutil.copy(data / "case_00001" / "imaging.nii.gz", data / "case_00000")
+    training = dict(small_config.training)
+    training["lesion"] = training["lesion"].model_copy(update={"paste_probability": probability})
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(small_config.model_copy(update={"training": training}).to_yaml())
+    assert run("augment-preview", "--data", data, "--config", settings, "--out", tmp_path / "sheet.png")[0] == 0
+    (sheet,) = sheets
+    shown = [labels for title, _, labels in sheet["panels"] if title == "lesion of another case"]
+    before = np.isin(sheet["panels"][0][2], (TUMOR, CYST))
+    assert len(shown) == panels
+    assert all((np.isin(labels, (TUMOR, CYST)) & ~before).any() for labels in shown)

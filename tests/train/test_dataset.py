@@ -10,6 +10,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from renalseg.config import Augmentation, Training
 from renalseg.train.cache import Prepared
 from renalseg.train.dataset import (
+    MASS_RUNS,
     Batches,
     Draw,
     Key,
@@ -19,8 +20,6 @@ from renalseg.train.dataset import (
     finish,
 )
 from renalseg.train.prepare import IGNORE, RIM
-
-STAGES = ("coarse", "kidney", "lesion")
 
 
 def cases(folder: Path, *depths: int) -> list[Prepared]:
@@ -37,14 +36,14 @@ def cases(folder: Path, *depths: int) -> list[Prepared]:
 @given(
     depth=st.integers(1, 40),
     patch=st.integers(1, 20),
-    stage=st.sampled_from(STAGES),
+    share=st.sampled_from((0.0, 0.5, 1.0)),
     mass=st.integers(0, 39),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_slices_lie_inside_and_are_as_many_as_asked_for_or_there(depth, patch, stage, mass, seed):
+def test_slices_lie_inside_and_are_as_many_as_asked_for_or_there(depth, patch, share, mass, seed):
     target = np.zeros((depth, 2, 2), np.uint8)
     target[mass % depth] = 3
-    start, stop = choose_slices(target, patch, stage, np.random.default_rng(seed))
+    start, stop = choose_slices(target, patch, np.random.default_rng(seed), share)
     assert 0 <= start < stop <= depth
     assert stop - start == min(patch, depth)
 
@@ -62,13 +61,13 @@ def test_slices_lie_inside_and_are_as_many_as_asked_for_or_there(depth, patch, s
 def test_half_of_the_lesion_runs_hold_a_mass(stage, value, least, most):
     target = np.zeros((100, 2, 2), np.uint8)
     target[60, 1, 1] = value
-    runs = [choose_slices(target, 10, stage, np.random.default_rng(seed)) for seed in range(400)]
+    runs = [choose_slices(target, 10, np.random.default_rng(seed), MASS_RUNS[stage]) for seed in range(400)]
     assert least <= np.mean([start <= 60 < stop for start, stop in runs]) <= most
 
 
 def test_every_run_is_reached():
     target = np.zeros((6, 2, 2), np.uint8)
-    assert {choose_slices(target, 4, "kidney", np.random.default_rng(s))[0] for s in range(50)} == {0, 1, 2}
+    assert {choose_slices(target, 4, np.random.default_rng(s))[0] for s in range(50)} == {0, 1, 2}
 
 
 QUIET = Augmentation(

@@ -8,6 +8,10 @@ import typer
 from renalseg.cli.common import Preset, StageName, app, configuration
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from renalseg.config import Config
     from renalseg.io.kits import KitsCase
 
 
@@ -22,33 +26,44 @@ def augment_preview(
     seed: Annotated[int, typer.Option(min=0, help="of all draws")] = 0,
 ) -> None:
     """Draw one training sample, each augmentation alone, and all together."""
-    from renalseg.io.kits import read_case
+    from itertools import chain
+
     from renalseg.report.augment_sheet import augment_sheet
-    from renalseg.train.augment.preview import most_shown, versions
-    from renalseg.train.prepare import coarse_arrays, fine_arrays
+    from renalseg.train.augment.preview import pasted, versions
 
     settings = configuration(preset, config)
     training = settings.training[stage.value]
-    chosen = _choose(data, case)
-    ct, truth = read_case(chosen)
-    image, labels = (coarse_arrays if stage is StageName.coarse else fine_arrays)(ct, truth, settings)
-    start, stop = most_shown(labels, training.patch[0])
-    panels = versions(image[start:stop], labels[start:stop], training.augmentation, seed)
-    subtitle = (
-        f"{chosen.case_id} · {stage.value} stage, {settings.name} · {' x '.join(map(str, image[start:stop].shape))}"
-    )
+    chosen, others = _choose(data, case)
+    image, labels = _sample(chosen, stage, settings)
+    panels = versions(image, labels, training.augmentation, seed)
+    if training.paste_probability > 0 and others:
+        panels = chain(panels, pasted(image, labels, _sample(others[0], stage, settings), seed))
+    subtitle = f"{chosen.case_id} · {stage.value} stage, {settings.name} · {' x '.join(map(str, image.shape))}"
     title = "Training augmentation: each operation alone, then all together"
     augment_sheet(panels, out, title, settings.intensity.clip_hu, f"{subtitle} voxels (z, y, x) · seed {seed}")
     print(out)
 
 
-def _choose(data: Path, case_id: str | None) -> "KitsCase":
+def _sample(case: "KitsCase", stage: StageName, settings: "Config") -> "tuple[NDArray[np.float16], NDArray[np.uint8]]":
+    """The run of slices of a case with most lesion, on the stage's grid."""
+    from renalseg.io.kits import read_case
+    from renalseg.train.augment.preview import most_shown
+    from renalseg.train.prepare import coarse_arrays, fine_arrays
+
+    ct, truth = read_case(case)
+    image, labels = (coarse_arrays if stage is StageName.coarse else fine_arrays)(ct, truth, settings)
+    start, stop = most_shown(labels, settings.training[stage.value].patch[0])
+    return image[start:stop], labels[start:stop]
+
+
+def _choose(data: Path, case_id: str | None) -> "tuple[KitsCase, list[KitsCase]]":
+    """The case that is asked for, or the first, and the others with image and labels."""
     from renalseg.core.errors import InputError
     from renalseg.io.kits import list_cases
 
     cases = [c for c in list_cases(data) if c.imaging and c.segmentation]
-    found = [c for c in cases if case_id in (None, c.case_id)]
-    if not found:
+    found = next((c for c in cases if case_id in (None, c.case_id)), None)
+    if found is None:
         what = "case with image and labels" if case_id is None else f"case {case_id} with image and labels"
         raise InputError(f"{data} holds no {what}; check the id or the dataset folder.")
-    return found[0]
+    return found, [c for c in cases if c != found]

@@ -1,4 +1,4 @@
-"""Training samples: which case, which slices, which augmentation and mixture, decided by (seed, epoch, position) alone.
+"""Training samples: case, slices, pasted lesion, augmentation and mixture, decided by (seed, epoch, position) alone.
 
 So nothing has to be remembered to resume, and neither the number of loader processes nor that of GPUs changes a sample.
 """
@@ -8,16 +8,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from renalseg.config import Stage, Training
 from renalseg.core.labels import CYST, TUMOR
 from renalseg.train.augment import augment
 from renalseg.train.cache import Prepared
+from renalseg.train.paste import cut_lesion, paste_lesion
 from renalseg.train.prepare import targets
 
 _SAMPLE, _MIXUP = 1, 2
 """Streams of random numbers."""
+
+MASS_RUNS: dict[Stage, float] = {"coarse": 0.0, "kidney": 0.0, "lesion": 0.5}
+"""The share of the runs of slices that are made to hold a mass, since many would hold none."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,23 @@ class Patches(Dataset["Draw | Sample"]):
 
     def _patch(self, key: Key, case: int, place: int) -> Patch:
         seed = (self.config.seed, key.epoch, key.position, _SAMPLE, place)
-        image, labels = self.cases[case].load()
-        start, stop = choose_slices(labels, self.config.patch[0], self.stage, np.random.default_rng([*seed, 0]))
-        return Patch(torch.from_numpy(image[start:stop].copy()), torch.from_numpy(labels[start:stop].copy()), seed)
+        depth, draws = self.config.patch[0], np.random.default_rng([*seed, 0])
+        image, labels = _run(self.cases[case], depth, MASS_RUNS[self.stage], draws)
+        draws = np.random.default_rng([*seed, 3])
+        if len(self.cases) > 1 and draws.random() < self.config.paste_probability:
+            donor = (case + int(draws.integers(1, len(self.cases)))) % len(self.cases)
+            lesion = cut_lesion(*_run(self.cases[donor], len(labels), 1.0, draws), draws)
+            image, labels = (image, labels) if lesion is None else paste_lesion(image, labels, lesion, draws)
+        return Patch(torch.from_numpy(image), torch.from_numpy(labels), seed)
+
+
+def _run(
+    case: Prepared, depth: int, mass: float, generator: np.random.Generator
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """A run of slices of a case, as arrays of their own; see ``choose_slices``."""
+    image, labels = case.load()
+    start, stop = choose_slices(labels, depth, generator, mass)
+    return image[start:stop].copy(), labels[start:stop].copy()
 
 
 class Batches(Sampler[list[Key]]):
@@ -167,16 +186,18 @@ def finish(drawn: Draw, stage: Stage, config: Training, device: torch.device) ->
     return Sample(image[None], target, other, drawn.weight, drawn.case)
 
 
-def choose_slices(labels: np.ndarray, depth: int, stage: Stage, generator: np.random.Generator) -> tuple[int, int]:
+def choose_slices(
+    labels: NDArray[np.uint8], depth: int, generator: np.random.Generator, mass: float = 0.0
+) -> tuple[int, int]:
     """A random run of ``depth`` slices, all of them where there are fewer: nothing is ever padded.
 
-    For the lesion stage half of the runs hold a slice with a mass, chosen at random, since many runs hold none.
+    A share ``mass`` of the runs holds a slice with a mass, chosen at random, where there is one.
     """
     n = labels.shape[0]
     if n <= depth:
         return 0, n
     low, high = 0, n - depth
-    if stage == "lesion" and generator.random() < 0.5:
+    if mass > 0 and generator.random() < mass:
         hits = np.flatnonzero(((labels == TUMOR) | (labels == CYST)).any(axis=(1, 2)))
         if hits.size:
             z = int(generator.choice(hits))

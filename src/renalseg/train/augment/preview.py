@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from renalseg.config import Augmentation
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
 from renalseg.train.augment import OPERATIONS, augment, is_on, only
+from renalseg.train.paste import cut_lesion, paste_lesion
 
 Version = tuple[str, NDArray[np.float32], NDArray[np.uint8]]
 
@@ -48,6 +49,23 @@ def versions(
     for i in range(together):
         moved, moved_labels = augment(given, truth, config, np.random.default_rng([seed, len(OPERATIONS), i]))
         yield "all together", moved.numpy(), moved_labels.numpy()
+
+
+def pasted(
+    image: NDArray[np.float16],
+    labels: NDArray[np.uint8],
+    donor: tuple[NDArray[np.float16], NDArray[np.uint8]],
+    seed: int = 0,
+    count: int = 2,
+) -> Iterator[Version]:
+    """The sample with a lesion of ``donor`` (image and labels of another case's run of slices), at random places."""
+    for i in range(count):
+        generator = np.random.default_rng([seed, i])
+        lesion = cut_lesion(*donor, generator)
+        if lesion is None:
+            return
+        moved, moved_labels = paste_lesion(image, labels, lesion, generator)
+        yield "lesion of another case", moved.astype(np.float32), moved_labels
 
 
 def most_shown(labels: NDArray[np.uint8], depth: int) -> tuple[int, int]:
