@@ -190,7 +190,9 @@ def alone(**changes):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, write_dataset, make_config, tmp_path):
     data = write_dataset(tmp_path / "data", 7)
-    config = make_config(epochs=4, mixup_probability=0.7, hard_cases=0.3, hard_voxels=0.3, ema=0.9)
+    config = make_config(
+        epochs=4, mixup_probability=0.7, paste_probability=0.5, hard_cases=0.3, hard_voxels=0.3, ema=0.9
+    )
     config = config.model_copy(
         update={"training": {k: v.model_copy(update={"batch": 1}) for k, v in config.training.items()}}
     )
@@ -226,7 +228,9 @@ def test_two_processes_equal_one_bit_for_bit_and_go_on_as_one(
 ):
     """20 steps or more; without mining the last of each epoch has a single case, so one process has none."""
     data = write_dataset(tmp_path / "data", 9)
-    config = make_config(epochs=epochs, batch=3, mixup_probability=0.5, hard_cases=hard, validate_every=epochs)
+    config = make_config(
+        epochs=epochs, batch=3, mixup_probability=0.5, paste_probability=0.5, hard_cases=hard, validate_every=epochs
+    )
     one, two, mixed = (tmp_path / name for name in ("one", "two", "mixed"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--fold", 0, "--validation-cases", 2]

@@ -131,7 +131,7 @@ class Augmentation(Frozen):
     rotate_degrees: float = Field(10.0, ge=0, description="random in-plane turn, either way; settled")
     shift: float = Field(0.05, ge=0, description="random in-plane shift, share of the size; settled")
     depth_crop: float = Field(
-        1.0, gt=0, le=1, description="coarse stage: a random share of the scan along z, at least this, is kept; settled"
+        1.0, gt=0, le=1, description="random share of the slices, at least this, stretched to all; 1 = off; settled"
     )
     depth_crop_probability: float = Field(0.5, ge=0, le=1, description="how often it is cropped so; settled")
     elastic_probability: float = Field(0.5, ge=0, le=1, description="of an elastic deformation; paper 3.2: 0.5")

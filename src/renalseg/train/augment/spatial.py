@@ -52,9 +52,10 @@ def draw_warp(shape: Shape, config: Augmentation, generator: np.random.Generator
 
 
 def draw_crop(depth: int, config: Augmentation, generator: np.random.Generator) -> tuple[int, int]:
-    """A random run of slices: what a shorter scan looks like. Kidneys may be cut, or not be there at all.
+    """A random run of slices, which is stretched to the whole depth.
 
-    Only the coarse stage stretches along z, in testing too.
+    To the coarse stage, which stretches along z in testing too, it is a shorter scan: kidneys may be cut, or not be
+    there at all. To the fine stages, which never do, it is a scan of thinner slices.
     """
     kept = min(depth, max(2, round(generator.uniform(config.depth_crop, 1.0) * depth)))
     start = int(generator.integers(0, depth - kept + 1))
