@@ -1,14 +1,14 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 40]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 34]
 
 Renders 24 phantoms of the nephrographic phase to train on and 6 to test on, each from another label map; the test maps
 are of fold 0. Then trains the three stages of the preset ``tiny`` with ``renalseg train``, one after the other, each by
 two processes of torchrun with a core each. A stage gets as many epochs as fit its share of ``--minutes`` by the time of
 a trial epoch. The test phantoms are scored through the cascade. The other variants train the lesion stage anew, for
 as many epochs, and share coarse and kidney network with ``full``: ``all tricks`` has mixup and the mining of hard
-voxels too, which the preset leaves out, and each of the others lacks one of these tricks. What is finished in DIR is
-not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
+voxels too, which the preset leaves out, and each of the others lacks one of all these tricks. What is finished in DIR
+is not done again. DIR/learning.md is the table, DIR/learning.png shows the curves, and
 DIR/<variant>/weights/<stage>/metrics.jsonl is the log.
 """
 
@@ -87,6 +87,9 @@ def configure(changes: dict[str, float], epochs: dict[Stage, int]) -> Config:
     return config.model_copy(update={"training": training})
 
 
+_ONE: dict[Stage, int] = dict.fromkeys(STAGES, 1)
+
+
 def prepare_once(dataset: Path, cache: Path) -> None:
     """Resamples the training phantoms, for all variants."""
     config, cases = preset("tiny"), [c.case_id for c in trainable_cases(dataset)]
@@ -110,24 +113,28 @@ def train_stage(stage: Stage, config: Config, work: Path, name: str) -> list[flo
 
 def epochs_that_fit(work: Path, minutes: float) -> dict[Stage, int]:
     """Epochs of each stage within its share, from the time of a trial epoch; noted, so that all variants keep them."""
-    note = work / "epochs.json"
-    if not note.exists():
+    note, asked = work / "epochs.json", {"minutes": minutes, "shares": SHARES, "config": configure({}, _ONE).sha256()}
+    if not note.exists() or json.loads(note.read_text())["asked"] != asked:
         shutil.rmtree(work / TRIAL, ignore_errors=True)
         config = configure({}, dict.fromkeys(STAGES, 3))
         seconds = {stage: np.median(train_stage(stage, config, work, TRIAL)[1:]) for stage in STAGES}
-        write_json({s: max(2, int(60 * minutes * SHARES[s] / seconds[s])) for s in STAGES}, note)
-    return {s: int(v) for s, v in json.loads(note.read_text()).items()}
+        epochs = {s: max(2, int(60 * minutes * SHARES[s] / seconds[s])) for s in STAGES}
+        write_json({"epochs": epochs, "asked": asked}, note)
+    return {s: int(v) for s, v in json.loads(note.read_text())["epochs"].items()}
 
 
 def train_variant(name: str, work: Path, epochs: dict[Stage, int]) -> None:
     """Trains what is not trained yet, and notes epochs and minutes beside the weights."""
-    if _note(work, name).exists():
-        return
     config, started = configure(VARIANTS[name], epochs), time.perf_counter()
+    if _note(work, name).exists():
+        if json.loads(_note(work, name).read_text())["config_sha256"] != config.sha256():
+            raise SystemExit(f"{_note(work, name).parent}: trained with other settings; move it away")
+        return
     stages = STAGES if name == "full" else STAGES[-1:]
     seconds = {stage: train_stage(stage, config, work, name) for stage in stages}
     note = {"minutes": sum(map(sum, seconds.values())) / 60, "wall_minutes": (time.perf_counter() - started) / 60}
-    write_json(note | {"epochs": {stage: len(each) for stage, each in seconds.items()}}, _note(work, name))
+    counts = {stage: len(each) for stage, each in seconds.items()}
+    write_json(note | {"epochs": counts, "config_sha256": config.sha256()}, _note(work, name))
 
 
 def score(name: str, test: list[KitsCase], work: Path) -> dict[str, float]:
@@ -175,7 +182,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["full"])
-    parser.add_argument("--minutes", type=float, default=40)
+    parser.add_argument("--minutes", type=float, default=34)
     a = parser.parse_args()
     train_maps, test_maps = link_maps(a.labels, a.work / "maps")
     write_cohort(a.work / "train", TRAIN, SEED, train_maps, phases=PHASES)

@@ -5,12 +5,14 @@
     python recipes/packaged_weights.py train kidney --out RUN
     python recipes/packaged_weights.py train lesion --out RUN
 
-RUN is then a weights folder. Training on two CPU cores is fastest with a process each: in place of ``python``,
-``OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2``. ``--initial FOLDER`` begins with the weights of the
-stage in another weights folder. Most kidneys, tumors and cysts have the shapes of KiTS23 label maps, deformed at random
-and cut along z to another range and slice spacing; the maps of fold 0, drawn over those given, are never used and stay
-unseen. Bodies are painted or, from REAL_BODIES (see ``renalseg phantom --help``), real CT with its kidneys taken out.
-Only the small arrays that training reads are kept, not the CT. Everything goes on where it was interrupted.
+RUN is then a weights folder. The same command again goes on where it was interrupted. Training on two CPU cores is
+fastest with a process each: ``OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2`` in place of ``python``.
+``--initial FOLDER`` begins with the weights of the stage in another weights folder.
+
+Most kidneys, tumors and cysts have the shapes of KiTS23 label maps, deformed at random and cut along z to another range
+and slice spacing; the maps of fold 0, drawn over those given, are never used and stay unseen. Bodies are painted or,
+from REAL_BODIES (see ``renalseg phantom --help``), real CT with its kidneys taken out. Only the small arrays that
+training reads are kept, not the CT.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from renalseg.train.cache import GRIDS, GridName, Prepared, cached, grid_of
 from renalseg.train.loop import Run, train
 from renalseg.train.parallel import join
 from renalseg.train.prepare import coarse_arrays, fine_arrays
+from renalseg.train.run import without_head
 
 SEED = 20261125
 VERSIONS, DRAWN, NONE, COARSE_ONLY = 3, 60, 80, 150
@@ -123,8 +126,8 @@ def render_all(labels: Path, bodies: Path | None, out: Path, config: Config, wor
             print(f"{count}/{len(todo)} {name}", flush=True)
 
 
-def train_stage(stage: Stage, out: Path, config: Config, resume: bool, initial: Path | None) -> None:
-    """Trains one stage on all that was rendered for it; the processes of torchrun share the work."""
+def train_stage(stage: Stage, out: Path, config: Config, initial: Path | None) -> None:
+    """Trains one stage on all that was rendered for it, or goes on; the processes of torchrun share the work."""
     names = sorted(p.name.removesuffix("-image.npy") for p in (out / "cache" / grid_of(stage)).glob("*-image.npy"))
     cases: list[Prepared] = [cached(out / "cache", grid_of(stage), name) for name in names]
     kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "none", "small")}
@@ -133,10 +136,10 @@ def train_stage(stage: Stage, out: Path, config: Config, resume: bool, initial: 
     data = f"{len(names)} rendered CT phantoms: {given}, {others}"
     trained_on = {"data": data, "seed": config.training[stage].seed}
     before = None
-    if initial is not None:
-        weights = open_weights(initial)
-        trained_on["initial_sha256"] = weights.sha256
-        before = {k: v.float() for k, v in weights.network(stage).state_dict().items()}
+    if initial is not None or config.training[stage].start_from == "kidney":
+        weights, of = open_weights(initial or out), stage if initial else "kidney"
+        trained_on["start_from"] = f"{of} {weights.hashes[of][:16]}"
+        before = weights.network(of).state_dict() if initial else without_head(weights.network(of))
     started = time.time()
 
     def on_epoch(history: list[dict[str, Any]]) -> None:
@@ -144,8 +147,10 @@ def train_stage(stage: Stage, out: Path, config: Config, resume: bool, initial: 
         print(f"{stage} {last['epoch']}/{epochs} loss {last['loss']:.4f} {time.time() - started:.0f} s", flush=True)
 
     with join("auto") as (world, device):
-        run = Run(stage, config, cases, out, choose(device), trained_on, resume, world=world, initial=before)
-        result = train(replace(run, on_epoch=on_epoch))
+        resume = (out / stage / "last.safetensors").exists()
+        world.wait()
+        settings = {"world": world, "initial": before, "on_epoch": on_epoch}
+        result = train(Run(stage, config, cases, out, choose(device), trained_on, resume, **settings))
         if world.first:
             write_json({k: v for k, v in result.items() if k != "history"}, out / stage / "result.json")
 
@@ -160,7 +165,6 @@ def main() -> None:
     rendering.add_argument("--workers", type=int, default=2)
     training = commands.add_parser("train")
     training.add_argument("stage", choices=STAGES)
-    training.add_argument("--resume", action="store_true")
     training.add_argument("--initial", type=Path)
     for command in (rendering, training):
         command.add_argument("--out", type=Path, required=True)
@@ -170,7 +174,7 @@ def main() -> None:
     if a.command == "render":
         render_all(a.labels, a.bodies, a.out, config, a.workers)
     else:
-        train_stage(a.stage, a.out, config, a.resume, a.initial)
+        train_stage(a.stage, a.out, config, a.initial)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Lesions of other cases in the kidneys of a sample."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import binary_dilation
 
 from renalseg.config import Augmentation
-from renalseg.core.labels import CYST, KIDNEY, TUMOR
+from renalseg.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
 from renalseg.train.cache import Prepared
-from renalseg.train.dataset import Key, Patches
+from renalseg.train.dataset import Key, Patches, epoch_keys
 from renalseg.train.paste import MIN_VOXELS, ON_KIDNEY, Lesion, cut_lesion, paste_lesion
 from renalseg.train.prepare import RIM
 
@@ -44,7 +47,7 @@ def test_a_lesion_is_cut_out_whole_with_its_labels_and_attenuation():
     assert lesion.kidney == pytest.approx(0.2, abs=1e-3)
 
 
-def test_any_lesion_of_the_run_may_be_cut_out_mirrored_along_any_axis_but_no_speck():
+def test_any_lesion_of_a_case_may_be_cut_out_mirrored_along_any_axis_but_no_speck():
     image, labels = sample(lesions=[(TUMOR, -0.3, 4, 12, 8, 5), (CYST, -0.5, 5, 12, 31, 4), (CYST, -0.5, 9, 20, 31, 2)])
     labels[4, 12, 8] = KIDNEY  # a corner is missing, which tells the mirror images apart
     found = [cut_lesion(image, labels, rng(seed)) for seed in range(200)]
@@ -54,8 +57,8 @@ def test_any_lesion_of_the_run_may_be_cut_out_mirrored_along_any_axis_but_no_spe
     assert corners == {(z, y, x) for z in (0, 4) for y in (0, 4) for x in (0, 4)}
 
 
-@pytest.mark.parametrize("lesions", [[], [(CYST, -0.5, 4, 12, 8, 3)]])
-def test_a_run_without_a_lesion_gives_none(lesions):
+@pytest.mark.parametrize("lesions", [[], [(CYST, -0.5, 4, 12, 8, 2)]])
+def test_a_case_without_a_lesion_gives_none(lesions):
     image, labels = sample(lesions=lesions)
     assert sum(size**3 for *_, size in lesions) < MIN_VOXELS
     assert cut_lesion(image, labels, rng()) is None
@@ -75,7 +78,10 @@ def test_a_pasted_lesion_replaces_kidney_and_nothing_far_from_it_changes(seed, l
     assert moved.dtype == np.float16
     assert mask.sum() <= size**3
     assert (labels[mask] == KIDNEY).mean() >= ON_KIDNEY
-    assert np.array_equal(moved_labels[~mask], labels[~mask])
+    beside = moved_labels[~mask] != labels[~mask]
+    assert (labels[~mask][beside] == BACKGROUND).all()
+    assert (moved_labels[~mask][beside] == RIM).all()
+    assert not (binary_dilation(mask) & (moved_labels == BACKGROUND)).any()
     far = np.ones(SHAPE, bool)
     box = tuple(slice(max(i.min() - 2, 0), i.max() + 3) for i in np.nonzero(mask))
     far[box] = False
@@ -146,39 +152,69 @@ def patches(cases, make_config, stage="lesion", **changes):
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0.0, 0, 0), (0.5, 0.35, 0.65), (1.0, 0.9, 1)])
 def test_lesions_come_with_the_probability_of_the_settings(probability, low, high, make_config, tmp_path):
-    cases = prepared(tmp_path, sample(), sample(lesions=[(CYST, -0.5, 4, 12, 8, 5)]))
-    made = patches(cases, make_config, paste_probability=probability)
-    shares = np.mean([bool((made[Key(0, i, 0)].target == 2).any()) for i in range(100)])
-    assert low <= shares <= high
+    settings = make_config(mixup_probability=0.0, paste_probability=probability).training["lesion"]
+    keys = epoch_keys(list(range(200))[::-1], 3, settings)
+    donors = [k.donor for k in keys]
+    assert low <= np.mean([d is not None for d in donors]) <= high
+    assert all(k.donor != k.case for k in keys)
+    assert len({*donors}) > 60 * high
+    assert epoch_keys([3], 0, settings) == [Key(0, 0, 3)]
+    made = patches(prepared(tmp_path, sample(), sample(lesions=[(CYST, -0.5, 4, 12, 8, 5)])), make_config)
+    found = [bool((made[k].target == 2).any()) for k in (Key(0, i, 0, donor=1) for i in range(50))]
+    assert np.mean(found) > 0.9
+    assert not (made[Key(0, 0, 0)].target == 2).any()
 
 
-def test_no_case_gives_itself_a_lesion_and_the_files_stay_as_they_are(make_config, tmp_path):
+def test_a_lesion_longer_than_a_run_ends_at_the_runs_faces_alone(make_config, tmp_path):
+    """Whatever the run that the donor itself would train with: the lesion is cut out of the whole case."""
+    image, labels = (np.concatenate([part] * 2) for part in sample())
+    labels[4:14, 10:18, 7:15], image[4:14, 10:18, 7:15] = CYST, -0.5
+    made = patches(prepared(tmp_path, sample(), (image, labels)), make_config)
+    extents = []
+    for i in range(60):
+        z = np.flatnonzero((made[Key(0, i, 0, donor=1)].target == 2).any(2).any(1))
+        if z.size:
+            assert z.size == 10 or z[0] == 0 or z[-1] == SHAPE[0] - 1
+            extents.append(z.size)
+    assert 10 in extents
+    assert min(extents) < 8
+
+
+def test_the_files_stay_as_they_are(make_config, tmp_path):
     cases = prepared(tmp_path, sample(lesions=[(CYST, -0.5, 4, 12, 8, 5)]), sample())
     before = [path.read_bytes() for case in cases for path in (case.image, case.labels)]
-    made = patches(cases, make_config, paste_probability=1.0)
-    assert {int((made[Key(0, i, 0)].target == 2).sum()) for i in range(20)} == {125}
-    assert max(int((made[Key(0, i, 1)].target == 2).sum()) for i in range(20)) == 125
+    made = patches(cases, make_config)
+    assert {int((made[Key(0, i, 0, donor=1)].target == 2).sum()) for i in range(5)} == {125}  # the donor has none
+    assert max(int((made[Key(0, i, 1, donor=0)].target == 2).sum()) for i in range(20)) == 125
     assert [path.read_bytes() for case in cases for path in (case.image, case.labels)] == before
-    alone = patches(cases[:1], make_config, paste_probability=1.0)
-    assert int((alone[Key(0, 0, 0)].target == 2).sum()) == 125
 
 
 def test_a_pasted_sample_follows_from_its_key_alone_and_mixes(make_config, tmp_path):
     cases = prepared(tmp_path, *(sample(lesions=[(TUMOR, -0.3, 3, 12, 8 + i, 5)]) for i in range(3)))
-    first, second = (patches(cases, make_config, paste_probability=1.0) for _ in range(2))
-    keys = [Key(4, i, i, partner=(i + 1) % 3, weight=0.7) for i in range(3)]
+    first, second = (patches(cases, make_config) for _ in range(2))
+    keys = [Key(4, i, i, partner=(i + 1) % 3, weight=0.7, donor=(i + 2) % 3) for i in range(3)]
     for a, b in zip([first[k] for k in keys], [second[k] for k in keys[::-1]][::-1], strict=True):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.target, b.target)
         assert torch.equal(a.other, b.other)
-    assert not torch.equal(first[Key(5, 0, 0)].image, first[Key(4, 0, 0)].image)
+    bare = first[replace(keys[0], donor=None)]
+    assert torch.equal(bare.other, first[keys[0]].other)
+    assert not torch.equal(bare.image, first[keys[0]].image)
 
 
 @pytest.mark.parametrize("stage", ["coarse", "kidney"])
 def test_what_a_lesion_adds_to_a_kidney_is_kidney_to_the_other_stages(stage, make_config, tmp_path):
     cases = prepared(tmp_path, sample(), sample(lesions=[(TUMOR, -0.3, 2, 9, 6, 8)]))
-    made = patches(cases, make_config, stage, paste_probability=1.0)
+    made = patches(cases, make_config, stage)
     kidney = int((sample()[1] == KIDNEY).sum())
-    sizes = [int((made[Key(0, i, 0)].target == 1).sum()) for i in range(30)]
+    sizes = [int((made[Key(0, i, 0, donor=1)].target == 1).sum()) for i in range(30)]
     assert min(sizes) >= kidney
     assert max(sizes) > kidney
+
+
+def test_the_dataset_of_the_other_tests_has_lesions_to_paste(make_config, make_run, dataset, tmp_path):
+    """So that what they show of resuming and of several processes holds with pasted lesions."""
+    run = make_run("lesion", dataset, tmp_path, make_config(), cases=2)
+    made = Patches(run.cases, "lesion", run.config.training["lesion"])
+    pairs = [[made[Key(0, i, 0, donor=donor)].target for donor in (None, 1)] for i in range(5)]
+    assert sum(not torch.equal(*pair) for pair in pairs) >= 4

@@ -25,35 +25,39 @@ def augment_preview(
     config: Annotated[Path | None, typer.Option(help="configuration file instead of a preset")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of all draws")] = 0,
 ) -> None:
-    """Draw one training sample, each augmentation alone, and all together."""
+    """Draw one training sample, each augmentation alone, all together, and lesions pasted where training does that."""
     from itertools import chain
 
+    import numpy as np
+
+    from renalseg.core.labels import CYST, TUMOR
     from renalseg.report.augment_sheet import augment_sheet
-    from renalseg.train.augment.preview import pasted, versions
+    from renalseg.train.augment.preview import most_shown, pasted, versions
 
     settings = configuration(preset, config)
     training = settings.training[stage.value]
     chosen, others = _choose(data, case)
-    image, labels = _sample(chosen, stage, settings)
+    image, labels = _arrays(chosen, stage, settings)
+    start, stop = most_shown(labels, training.patch[0])
+    image, labels = image[start:stop], labels[start:stop]
     panels = versions(image, labels, training.augmentation, seed)
-    if training.paste_probability > 0 and others:
-        panels = chain(panels, pasted(image, labels, _sample(others[0], stage, settings), seed))
+    if training.paste_probability > 0:
+        found = (_arrays(other, stage, settings) for other in others)
+        donor = next((arrays for arrays in found if np.isin(arrays[1], (TUMOR, CYST)).any()), None)
+        panels = chain(panels, pasted(image, labels, donor, seed)) if donor else panels
     subtitle = f"{chosen.case_id} · {stage.value} stage, {settings.name} · {' x '.join(map(str, image.shape))}"
     title = "Training augmentation: each operation alone, then all together"
     augment_sheet(panels, out, title, settings.intensity.clip_hu, f"{subtitle} voxels (z, y, x) · seed {seed}")
     print(out)
 
 
-def _sample(case: "KitsCase", stage: StageName, settings: "Config") -> "tuple[NDArray[np.float16], NDArray[np.uint8]]":
-    """The run of slices of a case with most lesion, on the stage's grid."""
+def _arrays(case: "KitsCase", stage: StageName, settings: "Config") -> "tuple[NDArray[np.float16], NDArray[np.uint8]]":
+    """Image and labels of a case on the stage's grid."""
     from renalseg.io.kits import read_case
-    from renalseg.train.augment.preview import most_shown
     from renalseg.train.prepare import coarse_arrays, fine_arrays
 
     ct, truth = read_case(case)
-    image, labels = (coarse_arrays if stage is StageName.coarse else fine_arrays)(ct, truth, settings)
-    start, stop = most_shown(labels, settings.training[stage.value].patch[0])
-    return image[start:stop], labels[start:stop]
+    return (coarse_arrays if stage is StageName.coarse else fine_arrays)(ct, truth, settings)
 
 
 def _choose(data: Path, case_id: str | None) -> "tuple[KitsCase, list[KitsCase]]":

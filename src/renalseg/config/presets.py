@@ -112,7 +112,7 @@ TINY = Config(
             **_SHORT,
             start_from="kidney",
             paste_probability=0.6,
-            ignore_beyond_mm=100.0,
+            ignore_beyond_mm=100.0,  # so that organs which the kidney network takes for kidney are not called tumor
             augmentation=Augmentation(**_VARIED),
         ),
     },

@@ -170,7 +170,7 @@ class Training(Frozen):
     mixup_probability: float = Field(0.5, ge=0, le=1, description="of mixing a sample with another; 0 = off; settled")
     mixup_alpha: float = Field(0.2, gt=0, description="mixing weight from Beta(alpha, alpha); settled")
     paste_probability: float = Field(
-        0.0, ge=0, le=1, description="of setting a lesion of another case into a kidney; not in the paper: 0 = off"
+        0.0, ge=0, le=1, description="of pasting a lesion of another case, where it has one; beyond the paper; 0 = off"
     )
     clip_norm: float = Field(12.0, gt=0, description="gradient norm is clipped to this; settled")
     ema: float = Field(

@@ -18,7 +18,7 @@ from renalseg.train.cache import Prepared
 from renalseg.train.paste import cut_lesion, paste_lesion
 from renalseg.train.prepare import targets
 
-_SAMPLE, _MIXUP = 1, 2
+_SAMPLE, _MIXUP, _PASTE = 1, 2, 3
 """Streams of random numbers."""
 
 MASS_RUNS: dict[Stage, float] = {"coarse": 0.0, "kidney": 0.0, "lesion": 0.5}
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch as the cache holds it, before augmentation: image float16 and labels uint8 [z, y, x]."""
+    """A patch before augmentation, as cached or with a pasted lesion: image float16 and labels uint8 [z, y, x]."""
 
     image: torch.Tensor
     labels: torch.Tensor
@@ -72,13 +72,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Key:
-    """What decides a sample: whose case, in which epoch and place, and what is mixed in.
+    """What decides a sample: whose case, in which epoch and place, what is mixed in, and whose lesion is pasted.
 
     Attributes:
         epoch, position: place of the sample in the run.
         case: index of its case.
         partner: index of the case that is mixed in, or None.
         weight: the share of ``case``, at least one half; the partner has the rest.
+        donor: index of the case whose lesion is pasted into ``case``, or None.
     """
 
     epoch: int
@@ -86,19 +87,27 @@ class Key:
     case: int
     partner: int | None = None
     weight: float = 1.0
+    donor: int | None = None
 
 
 def epoch_keys(order: list[int], epoch: int, config: Training) -> list[Key]:
-    """The samples of one epoch: the cases in ``order``, with ``mixup_probability`` another one of them mixed in."""
+    """The samples of one epoch: the cases in ``order``.
+
+    With ``mixup_probability`` another one of them is mixed in; with ``paste_probability`` one gives a lesion.
+    """
     keys = []
     for position, case in enumerate(order):
+        others = order[position + 1 :] + order[:position]
+        key = Key(epoch, position, case)
         generator = np.random.default_rng([config.seed, epoch, position, _MIXUP])
-        if len(order) == 1 or generator.random() >= config.mixup_probability:
-            keys.append(Key(epoch, position, case))
-            continue
-        partner = order[(position + int(generator.integers(1, len(order)))) % len(order)]
-        weight = float(generator.beta(config.mixup_alpha, config.mixup_alpha))
-        keys.append(Key(epoch, position, case, partner, max(weight, 1.0 - weight)))
+        if others and generator.random() < config.mixup_probability:
+            partner = others[int(generator.integers(len(others)))]
+            weight = float(generator.beta(config.mixup_alpha, config.mixup_alpha))
+            key = replace(key, partner=partner, weight=max(weight, 1.0 - weight))
+        generator = np.random.default_rng([config.seed, epoch, position, _PASTE])
+        if others and generator.random() < config.paste_probability:
+            key = replace(key, donor=others[int(generator.integers(len(others)))])
+        keys.append(key)
     return keys
 
 
@@ -116,31 +125,23 @@ class Patches(Dataset["Draw | Sample"]):
         self.cases, self.stage, self.config, self.augmented = cases, stage, config, augmented
 
     def __getitem__(self, key: Key) -> "Draw | Sample":
-        patches = [self._patch(key, key.case, 0)]
+        patches = [self._patch(key, key.case, 0, key.donor)]
         if key.partner is not None:
             patches.append(self._patch(key, key.partner, 1))
         drawn = Draw(tuple(patches), key.weight, key.case)
         return finish(drawn, self.stage, self.config, torch.device("cpu")) if self.augmented else drawn
 
-    def _patch(self, key: Key, case: int, place: int) -> Patch:
+    def _patch(self, key: Key, case: int, place: int, donor: int | None = None) -> Patch:
         seed = (self.config.seed, key.epoch, key.position, _SAMPLE, place)
-        depth, draws = self.config.patch[0], np.random.default_rng([*seed, 0])
-        image, labels = _run(self.cases[case], depth, MASS_RUNS[self.stage], draws)
-        draws = np.random.default_rng([*seed, 3])
-        if len(self.cases) > 1 and draws.random() < self.config.paste_probability:
-            donor = (case + int(draws.integers(1, len(self.cases)))) % len(self.cases)
-            lesion = cut_lesion(*_run(self.cases[donor], len(labels), 1.0, draws), draws)
+        image, labels = self.cases[case].load()
+        draws = np.random.default_rng([*seed, 0])
+        start, stop = choose_slices(labels, self.config.patch[0], draws, MASS_RUNS[self.stage])
+        image, labels = image[start:stop].copy(), labels[start:stop].copy()
+        if donor is not None:
+            draws = np.random.default_rng([*seed, 3])
+            lesion = cut_lesion(*self.cases[donor].load(), draws)
             image, labels = (image, labels) if lesion is None else paste_lesion(image, labels, lesion, draws)
         return Patch(torch.from_numpy(image), torch.from_numpy(labels), seed)
-
-
-def _run(
-    case: Prepared, depth: int, mass: float, generator: np.random.Generator
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """A run of slices of a case, as arrays of their own; see ``choose_slices``."""
-    image, labels = case.load()
-    start, stop = choose_slices(labels, depth, generator, mass)
-    return image[start:stop].copy(), labels[start:stop].copy()
 
 
 class Batches(Sampler[list[Key]]):

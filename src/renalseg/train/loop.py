@@ -230,8 +230,8 @@ def _step(
 
 
 def _names(run: Run, keys: list[Key]) -> str:
-    """The ids of a batch's cases, those that are mixed in too."""
-    cases = (case for key in keys for case in (key.case, key.partner) if case is not None)
+    """The ids of a batch's cases, those that are mixed in or give a lesion too."""
+    cases = (case for key in keys for case in (key.case, key.partner, key.donor) if case is not None)
     return ", ".join(dict.fromkeys(run.cases[case].case_id for case in cases))
 
 

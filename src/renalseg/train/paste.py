@@ -9,16 +9,19 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 
-from renalseg.core.labels import CYST, KIDNEY, TUMOR
+from renalseg.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
+from renalseg.train.prepare import RIM
 
-MIN_VOXELS = 60
-"""Smaller pieces are not cut out: a run of slices may graze a lesion."""
-ON_KIDNEY, TRIES = 0.25, 3
+MIN_VOXELS = 27
+"""Smaller lesions are not cut out."""
+ON_KIDNEY, TRIES = 0.25, 10
 """The least share of a pasted lesion that replaces kidney, and how many places are tried for it."""
 EDGE = (0.3, 0.7, 0.7)
 """Standard deviation of the blur of a lesion's edge in voxels (z, y, x), as partial volume has it."""
+MARGIN = 2
+"""Voxels round a lesion that are cut out with it."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class Lesion:
 
     Attributes:
         image: float32 [z, y, x] in [-1, 1].
-        labels: uint8 of the same shape, tumor or cyst, 0 where the lesion is not; it has a margin of two voxels.
-        kidney: mean of the image in the kidneys that it comes from, or None where there were none beside it.
+        labels: uint8 of the same shape, tumor or cyst, 0 where the lesion is not: in its margin and in gaps.
+        kidney: mean of the image in the kidneys in its slices, or None where there are none.
     """
 
     image: NDArray[np.float32]
@@ -37,27 +40,40 @@ class Lesion:
 
 
 def cut_lesion(image: NDArray[np.float16], labels: NDArray[np.uint8], generator: np.random.Generator) -> Lesion | None:
-    """One connected lesion of a run of slices [z, y, x], drawn at random, or None where there is none.
+    """One connected lesion of a case [z, y, x], whole, drawn at random; None where there is none.
 
     Args:
         image: in [-1, 1].
         labels: of the label table; others are no lesion.
         generator: draws which, and along which axes it is mirrored.
     """
-    pieces = cc3d.connected_components(np.isin(labels, (TUMOR, CYST)), connectivity=26)
+    mask = (labels == TUMOR) | (labels == CYST)
+    if not mask.any():
+        return None
+    box = _box(mask, mask.shape)
+    pieces = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26)
     counts = np.bincount(pieces.ravel())
     large = [i for i in range(1, len(counts)) if counts[i] >= MIN_VOXELS]
     if not large:
         return None
-    piece = pieces == large[int(generator.integers(len(large)))]
-    box = tuple(slice(max(int(i.min()) - 2, 0), int(i.max()) + 3) for i in np.nonzero(piece))
-    kidney = labels == KIDNEY
+    piece = np.zeros(mask.shape, bool)
+    piece[box] = pieces == large[int(generator.integers(len(large)))]
+    box = _box(piece, mask.shape)
+    kidney = image[box[0]][labels[box[0]] == KIDNEY]
     flips = tuple(axis for axis in range(3) if generator.random() < 0.5)
     return Lesion(
         np.flip(image[box].astype(np.float32), flips),
         np.flip(np.where(piece[box], labels[box], 0).astype(np.uint8), flips),
-        float(image[kidney].mean(dtype=np.float32)) if kidney.any() else None,
+        float(kidney.mean(dtype=np.float32)) if kidney.size else None,
     )
+
+
+def _box(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of a mask that holds something, with the margin, inside ``shape``."""
+    axes = range(mask.ndim)
+    lines = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+    ends = ((int(i[0]) - MARGIN, int(i[-1]) + 1 + MARGIN) for i in lines)
+    return tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(ends, shape, strict=True))
 
 
 def paste_lesion(
@@ -68,6 +84,8 @@ def paste_lesion(
     A voxel of the lesion comes to lie on a voxel of a kidney, both at random, and at least ``ON_KIDNEY`` of what
     remains inside the sample lies on kidney. A tumor follows the contrast of its new kidney by a random part: the
     difference between the two kidneys is added to it, times a number from 0 to 1. A cyst takes up no contrast.
+    Voxels are taken as they are: where the two grids differ in spacing, the lesion is stretched. Background beside the
+    lesion becomes ``RIM``, as it is beside a lesion of the case's own.
 
     Args:
         image: float16 [z, y, x] in [-1, 1].
@@ -98,6 +116,8 @@ def paste_lesion(
     share = gaussian_filter(mask.astype(np.float32), EDGE)
     share = np.where(mask, np.maximum(share, 0.5), np.minimum(share, 0.5))
     image, labels = image.copy(), labels.copy()
+    beside = binary_dilation(mask, iterations=MARGIN) & (labels[there] == BACKGROUND)
+    labels[there][beside] = RIM
     image[there] = np.clip(image[there] + share * (values - image[there]), -1.0, 1.0)
     labels[there][mask] = lesion.labels[here][mask]
     return image, labels

@@ -195,7 +195,10 @@ def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str
     for folder in (request.out if (request.out / "manifest.json").exists() else None, request.cascade):
         weights = None if folder is None else open_weights(folder)
         if weights is not None and "kidney" in weights.files:
-            body, wanted = _body(weights.network("kidney")), _body(build(request.config.network("lesion")))
+            body, wanted = (
+                without_head(weights.network("kidney")),
+                without_head(build(request.config.network("lesion"))),
+            )
             if {k: v.shape for k, v in body.items()} != {k: v.shape for k, v in wanted.items()}:
                 raise ConfigError(
                     f"{weights.path}: its kidney network has other layers than the lesion network to train"
@@ -207,7 +210,7 @@ def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str
     )
 
 
-def _body(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+def without_head(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a network, all but those of its head."""
     return {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
 

@@ -58,14 +58,16 @@ def pasted(
     seed: int = 0,
     count: int = 2,
 ) -> Iterator[Version]:
-    """The sample with a lesion of ``donor`` (image and labels of another case's run of slices), at random places."""
-    for i in range(count):
-        generator = np.random.default_rng([seed, i])
+    """The sample with a lesion of ``donor`` (image and labels of another case) at random places."""
+    generator = np.random.default_rng([seed, len(OPERATIONS) + 1])
+    for _ in range(TRIES):
         lesion = cut_lesion(*donor, generator)
-        if lesion is None:
+        if lesion is None or count == 0:
             return
         moved, moved_labels = paste_lesion(image, labels, lesion, generator)
-        yield "lesion of another case", moved.astype(np.float32), moved_labels
+        if moved is not image:
+            count -= 1
+            yield "lesion of another case", moved.astype(np.float32), moved_labels
 
 
 def most_shown(labels: NDArray[np.uint8], depth: int) -> tuple[int, int]:
