@@ -1,6 +1,6 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 34]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--variants full "no mixup" ...] [--minutes 24]
 
 Renders 24 phantoms of the nephrographic phase to train on and 6 to test on, each from another label map; the test maps
 are of fold 0. Then trains the three stages of the preset ``tiny`` with ``renalseg train``, one after the other, each by
@@ -43,7 +43,7 @@ TRAIN, TEST, SEED = 24, 6, 20261125
 TRIAL = "trial"
 PHASES = ("nephrographic",)
 """The phase in which radiologists look for renal masses: cortex and medulla have the same attenuation."""
-SHARES: dict[Stage, float] = {"coarse": 0.08, "kidney": 0.36, "lesion": 0.56}
+SHARES: dict[Stage, float] = {"coarse": 0.1, "kidney": 0.24, "lesion": 0.66}
 """Of the minutes, for each stage."""
 
 TRICKS = {"mixup_probability": 0.2, "hard_voxels": 0.5}
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=["full"])
-    parser.add_argument("--minutes", type=float, default=34)
+    parser.add_argument("--minutes", type=float, default=24)
     a = parser.parse_args()
     train_maps, test_maps = link_maps(a.labels, a.work / "maps")
     write_cohort(a.work / "train", TRAIN, SEED, train_maps, phases=PHASES)
