@@ -87,9 +87,6 @@ def configure(changes: dict[str, float], epochs: dict[Stage, int]) -> Config:
     return config.model_copy(update={"training": training})
 
 
-_ONE: dict[Stage, int] = dict.fromkeys(STAGES, 1)
-
-
 def prepare_once(dataset: Path, cache: Path) -> None:
     """Resamples the training phantoms, for all variants."""
     config, cases = preset("tiny"), [c.case_id for c in trainable_cases(dataset)]
@@ -113,7 +110,7 @@ def train_stage(stage: Stage, config: Config, work: Path, name: str) -> list[flo
 
 def epochs_that_fit(work: Path, minutes: float) -> dict[Stage, int]:
     """Epochs of each stage within its share, from the time of a trial epoch; noted, so that all variants keep them."""
-    note, asked = work / "epochs.json", {"minutes": minutes, "shares": SHARES, "config": configure({}, _ONE).sha256()}
+    note, asked = work / "epochs.json", {"minutes": minutes, "shares": SHARES, "config": preset("tiny").sha256()}
     if not note.exists() or json.loads(note.read_text())["asked"] != asked:
         shutil.rmtree(work / TRIAL, ignore_errors=True)
         config = configure({}, dict.fromkeys(STAGES, 3))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from renalseg.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
+from renalseg.image.boxes import bounding_box, grow
 from renalseg.train.prepare import RIM
 
 MIN_VOXELS = 27
@@ -48,17 +49,21 @@ def cut_lesion(image: NDArray[np.float16], labels: NDArray[np.uint8], generator:
         generator: draws which, and along which axes it is mirrored.
     """
     mask = (labels == TUMOR) | (labels == CYST)
-    if not mask.any():
+    whole = bounding_box(mask)
+    if whole is None:
         return None
-    box = _box(mask, mask.shape)
-    pieces = cc3d.connected_components(np.ascontiguousarray(mask[box]), connectivity=26)
+    pieces = cc3d.connected_components(np.ascontiguousarray(mask[whole.slices]), connectivity=26)
     counts = np.bincount(pieces.ravel())
     large = [i for i in range(1, len(counts)) if counts[i] >= MIN_VOXELS]
     if not large:
         return None
     piece = np.zeros(mask.shape, bool)
-    piece[box] = pieces == large[int(generator.integers(len(large)))]
-    box = _box(piece, mask.shape)
+    piece[whole.slices] = pieces == large[int(generator.integers(len(large)))]
+    own = bounding_box(piece)
+    assert own is not None
+    box = grow(
+        own, (MARGIN, MARGIN, MARGIN), (1.0, 1.0, 1.0), (labels.shape[0], labels.shape[1], labels.shape[2])
+    ).slices
     kidney = image[box[0]][labels[box[0]] == KIDNEY]
     flips = tuple(axis for axis in range(3) if generator.random() < 0.5)
     return Lesion(
@@ -66,14 +71,6 @@ def cut_lesion(image: NDArray[np.float16], labels: NDArray[np.uint8], generator:
         np.flip(np.where(piece[box], labels[box], 0).astype(np.uint8), flips),
         float(kidney.mean(dtype=np.float32)) if kidney.size else None,
     )
-
-
-def _box(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[slice, ...]:
-    """The box of a mask that holds something, with the margin, inside ``shape``."""
-    axes = range(mask.ndim)
-    lines = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-    ends = ((int(i[0]) - MARGIN, int(i[-1]) + 1 + MARGIN) for i in lines)
-    return tuple(slice(max(a, 0), min(b, n)) for (a, b), n in zip(ends, shape, strict=True))
 
 
 def paste_lesion(

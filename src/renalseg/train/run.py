@@ -195,10 +195,8 @@ def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str
     for folder in (request.out if (request.out / "manifest.json").exists() else None, request.cascade):
         weights = None if folder is None else open_weights(folder)
         if weights is not None and "kidney" in weights.files:
-            body, wanted = (
-                without_head(weights.network("kidney")),
-                without_head(build(request.config.network("lesion"))),
-            )
+            body = without_head(weights.network("kidney"))
+            wanted = without_head(build(request.config.network("lesion")))
             if {k: v.shape for k, v in body.items()} != {k: v.shape for k, v in wanted.items()}:
                 raise ConfigError(
                     f"{weights.path}: its kidney network has other layers than the lesion network to train"
