@@ -40,8 +40,9 @@ from renalseg.io.kits import read_labels
 from renalseg.io.nifti import read_nifti
 from renalseg.io.read import read_volume
 from renalseg.predict.segmenter import DEFAULT_WEIGHTS, Segmenter
-from renalseg.report.figures import BACKGROUND_COLOUR, FONT, OUTLINE, PLANES, TEXT_COLOUR, _draw_slice, _frame_slice
+from renalseg.report.drawing import BACKGROUND_COLOUR, FONT, OUTLINE, TEXT_COLOUR
 from renalseg.report.sides import kidney_sides
+from renalseg.report.slices import PLANES, draw_slice, frame_slice
 from renalseg.train.validate import box_coverage
 
 CASES = {
@@ -248,8 +249,8 @@ def contact_sheet(ct: Volume, labels: Volume, path: Path, title: str, shown: Box
         row, column = divmod(place, COLUMNS)
         size = ((panel - 0.04) / (COLUMNS * panel), (height - 0.04) / total)
         axes = figure.add_axes((column / COLUMNS, 1 - (header + (row + 1) * height) / total, *size))
-        _draw_slice(axes, ct, labels, PLANES[0], int(z))
-        _frame_slice(axes, PLANES[0], (view[0], view[1]))
+        draw_slice(axes, ct, labels, PLANES[0], int(z))
+        frame_slice(axes, PLANES[0], (view[0], view[1]))
         style: dict[str, Any] = {"color": TEXT_COLOUR, "fontfamily": FONT, "path_effects": OUTLINE}
         axes.text(0.02, 0.98, f"{z + 1}", va="top", transform=axes.transAxes, fontsize=10, **style)
     figure.text(0.006, 1 - header / 2 / total, title, color=TEXT_COLOUR, fontfamily=FONT, fontsize=11, va="center")

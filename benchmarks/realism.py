@@ -48,9 +48,9 @@ from renalseg.io.read import read_volume
 from renalseg.phantom.case import render_case
 from renalseg.phantom.cohort import RECORD, write_cohort
 from renalseg.phantom.draws import MATRIX
-from renalseg.report.figures import AIR_HU, LEVEL_HU, WINDOW_HU, _spans
 from renalseg.report.inspect.cohort import inspect_dataset
 from renalseg.report.inspect.quantities import BOX_VOXELS, GEOMETRY, PERCENTILES, VOLUMES, Quantity, Row
+from renalseg.report.slices import AIR_HU, LEVEL_HU, WINDOW_HU, spans_of
 
 COHORT_IN_PLANE = 128
 MOST_SLICES = 160
@@ -163,7 +163,7 @@ def picture(scan: Scan, axis: int) -> bytes:
     rows = 1 if axis == 0 else 0
     shown = [
         slice(max(round(a / s + 0.5), 0), round(b / s + 0.5))
-        for (a, b), s in zip(_spans(ct, ()), ct.spacing_mm, strict=True)
+        for (a, b), s in zip(spans_of(ct, ()), ct.spacing_mm, strict=True)
     ]
     image = ct.array.take(index, axis)[shown[rows], shown[2]].astype(np.float32)
     grey = np.clip((image - LEVEL_HU) / WINDOW_HU + 0.5, 0, 1) * 255

@@ -13,7 +13,7 @@ from renalseg.batch.finished import MADE_FROM, finished, made_from
 from renalseg.batch.inputs import Outcome
 from renalseg.batch.overlap import overlapped
 from renalseg.batch.results import NO_EXTRAS, Extras, Findings, raise_peak, targets, write_result
-from renalseg.core.errors import InputError, OutputError, RenalsegError
+from renalseg.core.errors import InputError, OutputError, RenalsegError, unforeseen
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import output_folder
 from renalseg.io.read import read_volume
@@ -108,7 +108,7 @@ def _guarded(case: C, step: Callable[[C], T]) -> T | Outcome:
     except RenalsegError as problem:
         return Outcome(case.name, case.path, None, str(problem))
     except Exception as problem:
-        return Outcome(case.name, case.path, None, _unforeseen(case.path, problem))
+        return Outcome(case.name, case.path, None, _sentence(case.path, problem))
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ class _Batch:
         return Outcome(case.name, case.path, record, None, None if findings is None else findings.measurements)
 
 
-def _unforeseen(path: Path, problem: Exception) -> str:
+def _sentence(path: Path, problem: Exception) -> str:
     """A sentence for an error that nobody planned for; the traceback goes to the log."""
     log.debug("%s", path, exc_info=problem)
     memory = isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
     if memory:
         return f"{path}: the memory ran out; close other programs, or use --device cpu"
-    return f"{path}: {type(problem).__name__}: {problem}; please report this with the file's header"
+    return unforeseen(path, problem)

@@ -28,9 +28,7 @@ def augment_preview(
     """Draw one training sample, each augmentation alone, all together, and lesions pasted where training does that."""
     from itertools import chain
 
-    import numpy as np
-
-    from renalseg.core.labels import CYST, TUMOR
+    from renalseg.core.labels import MASSES
     from renalseg.report.augment_sheet import augment_sheet
     from renalseg.train.augment.preview import most_shown, pasted, versions
 
@@ -43,7 +41,7 @@ def augment_preview(
     panels = versions(image, labels, training.augmentation, seed)
     if training.paste_probability > 0:
         found = (_arrays(other, stage, settings) for other in others)
-        donor = next((arrays for arrays in found if np.isin(arrays[1], (TUMOR, CYST)).any()), None)
+        donor = next((arrays for arrays in found if MASSES.mask(arrays[1]).any()), None)
         panels = chain(panels, pasted(image, labels, donor, seed)) if donor else panels
     subtitle = f"{chosen.case_id} · {stage.value} stage, {settings.name} · {' x '.join(map(str, image.shape))}"
     title = "Training augmentation: each operation alone, then all together"

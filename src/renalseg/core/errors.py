@@ -4,6 +4,8 @@ Every message is one sentence that says what is wrong, in which file, and what t
 message and exits with the class's ``exit_code``; nothing else in the package catches them.
 """
 
+from pathlib import Path
+
 
 class RenalsegError(Exception):
     """Base of all errors raised on purpose. ``exit_code`` is what the command line returns."""
@@ -29,3 +31,8 @@ class ConfigError(RenalsegError):
 
 class OutputError(RenalsegError):
     """A result that could not be written."""
+
+
+def unforeseen(path: Path, problem: Exception) -> str:
+    """The sentence for an error that nobody planned for, met while working on the file ``path``."""
+    return f"{path}: {type(problem).__name__}: {problem}; please report this with the file's header"

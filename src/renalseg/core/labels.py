@@ -52,3 +52,6 @@ HECS = (
     EvaluationClass("tumor", "Tumor", (TUMOR,), 1.1498198361434828),
 )
 """KiTS23's three evaluation classes, in the order of the official CSV."""
+
+MASSES = HECS[1]
+"""Tumors and cysts."""

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 import renalseg
 from renalseg.core.errors import InputError
-from renalseg.core.labels import CYST, KIDNEY, LABELS, PAINT_ORDER, TUMOR
+from renalseg.core.labels import KIDNEY, LABELS, MASSES, PAINT_ORDER
 from renalseg.io.files import atomic_path
-from renalseg.report.figures import (
+from renalseg.report.drawing import (
     BACKGROUND_COLOUR,
     DPI,
     GAP_PX,
     MARGIN_PX,
     QUIET_COLOUR,
     WIDTH_PX,
-    _clean,
-    _colour,
-    _from_top,
-    _write_px,
+    clean,
+    colour_of,
+    from_top,
+    write_px,
 )
 
 TOP_PX, CAPTION_PX, BOTTOM_PX, SEAM_PX = 116, 38, 60, 6
@@ -102,8 +102,7 @@ def _reduce(title: str, image: NDArray[np.floating], labels: NDArray[np.uint8]) 
 
 def _middle(labels: NDArray[np.uint8]) -> tuple[int, int]:
     """Slice and row in the middle of the largest connected lesion, else kidney, else volume."""
-    for ids in ((TUMOR, CYST), (KIDNEY,)):
-        mask = np.isin(labels, ids)
+    for mask in (MASSES.mask(labels), labels == KIDNEY):
         if mask.any():
             largest = cc3d.largest_k(np.ascontiguousarray(mask), k=1, connectivity=26) > 0
             areas = largest.sum(axis=(1, 2)), largest.sum(axis=(0, 2))
@@ -114,39 +113,39 @@ def _middle(labels: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _draw_caption(figure: Any, panel: _Drawn, left_px: float, baseline_px: float, width_px: float) -> None:
     """What was done, and at the right where the slices lie, counted from 1."""
-    _write_px(figure, left_px, baseline_px, _clean(panel.title, 30), fontsize=13, weight="bold")
+    write_px(figure, left_px, baseline_px, clean(panel.title, 30), fontsize=13, weight="bold")
     style = {"fontsize": 10.5, "color": QUIET_COLOUR, "ha": "right"}
-    _write_px(figure, left_px + width_px, baseline_px, panel.position, **style)
+    write_px(figure, left_px + width_px, baseline_px, panel.position, **style)
 
 
 def _draw_cut(figure: Any, cut: _Cut, left_px: float, top_px: float, size_px: tuple[float, float]) -> None:
     """One slice with one thin outline per label, stretched to ``size_px`` (width, height)."""
     width, height = size_px[0] / WIDTH_PX, size_px[1] / (figure.get_figheight() * DPI)
-    axes = figure.add_axes((left_px / WIDTH_PX, _from_top(figure, top_px) - height, width, height))
+    axes = figure.add_axes((left_px / WIDTH_PX, from_top(figure, top_px) - height, width, height))
     axes.imshow(cut.image, cmap="gray", vmin=-1.0, vmax=1.0, origin="upper", interpolation="hanning", aspect="auto")
     rows, columns = cut.image.shape
     y, x = np.arange(-1, rows + 1), np.arange(-1, columns + 1)
     for label in PAINT_ORDER:
         mask = np.pad(cut.labels == label, 1)
         if mask.any():
-            axes.contour(x, y, mask.astype(np.float32), levels=[0.5], colors=[_colour(label)], linewidths=1.0)
+            axes.contour(x, y, mask.astype(np.float32), levels=[0.5], colors=[colour_of(label)], linewidths=1.0)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.set_axis_off()
 
 
 def _draw_frame(figure: Any, title: str, subtitle: str, window_hu: tuple[float, float]) -> None:
     """Headline, second line, colours, window and footer."""
-    _write_px(figure, MARGIN_PX, 48, _clean(title, 80), fontsize=21, weight="bold")
-    _write_px(figure, MARGIN_PX, 86, _clean(subtitle, 140), fontsize=12.5, color=QUIET_COLOUR)
+    write_px(figure, MARGIN_PX, 48, clean(title, 80), fontsize=21, weight="bold")
+    write_px(figure, MARGIN_PX, 86, clean(subtitle, 140), fontsize=12.5, color=QUIET_COLOUR)
     low, high = window_hu
     window = f"Window W {high - low:g} / L {(low + high) / 2:g} HU"
     right = WIDTH_PX - MARGIN_PX
-    _write_px(figure, right, 86, window, fontsize=12.5, color=QUIET_COLOUR, ha="right")
+    write_px(figure, right, 86, window, fontsize=12.5, color=QUIET_COLOUR, ha="right")
     for place, label in enumerate(LABELS):
         left = right - 205 + 80 * place
-        _write_px(figure, left, 48, label.name, fontsize=14, color=_colour(label.id))
+        write_px(figure, left, 48, label.name, fontsize=14, color=colour_of(label.id))
     bottom = figure.get_figheight() * DPI - 24
     footer = f"renalseg {renalseg.__version__} · research use only, not a medical device"
-    _write_px(figure, MARGIN_PX, bottom, footer, fontsize=11.5, color=QUIET_COLOUR)
+    write_px(figure, MARGIN_PX, bottom, footer, fontsize=11.5, color=QUIET_COLOUR)
     note = "Above axial, below coronal, on the network's grid: proportions are not the patient's"
-    _write_px(figure, right, bottom, note, fontsize=11.5, color=QUIET_COLOUR, ha="right")
+    write_px(figure, right, bottom, note, fontsize=11.5, color=QUIET_COLOUR, ha="right")

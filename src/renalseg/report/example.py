@@ -14,16 +14,8 @@ from renalseg.core.labels import CYST, HECS, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
 from renalseg.evaluate.metrics import dice
 from renalseg.image.boxes import Box, bounding_box
-from renalseg.report.figures import (
-    BACKGROUND_COLOUR,
-    FONT,
-    OUTLINE,
-    PLANES,
-    TEXT_COLOUR,
-    Span,
-    _draw_slice,
-    _frame_slice,
-)
+from renalseg.report.drawing import BACKGROUND_COLOUR, FONT, OUTLINE, TEXT_COLOUR
+from renalseg.report.slices import PLANES, Span, draw_slice, frame_slice
 
 PANEL_INCHES, DPI, GAP_INCHES = 5.0, 72, 0.1
 MARGIN_MM = 25.0
@@ -50,8 +42,8 @@ def example_png(ct: Volume, predicted: Volume, truth: Volume) -> bytes:
     share = PANEL_INCHES / (2 * PANEL_INCHES + GAP_INCHES)
     for left, name, labels in ((0.0, "truth", truth), (1 - share, "prediction", predicted)):
         axes = figure.add_axes((left, 0, share, 1))
-        _draw_slice(axes, ct, labels, PLANES[0], index)
-        _frame_slice(axes, PLANES[0], view)
+        draw_slice(axes, ct, labels, PLANES[0], index)
+        frame_slice(axes, PLANES[0], view)
         style: dict[str, Any] = {"color": TEXT_COLOUR, "fontsize": 14, "path_effects": OUTLINE, "fontfamily": FONT}
         axes.text(0.02, 0.98, name, va="top", transform=axes.transAxes, **style)
     scores = ", ".join(f"{hec.name} {dice(hec.mask(true), hec.mask(found)):.3f}" for hec in HECS)

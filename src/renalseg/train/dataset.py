@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from renalseg.config import Stage, Training
-from renalseg.core.labels import CYST, TUMOR
+from renalseg.core.labels import MASSES
 from renalseg.train.augment import augment
 from renalseg.train.cache import Prepared
 from renalseg.train.paste import cut_lesion, paste_lesion
@@ -199,7 +199,7 @@ def choose_slices(
         return 0, n
     low, high = 0, n - depth
     if mass > 0 and generator.random() < mass:
-        hits = np.flatnonzero(((labels == TUMOR) | (labels == CYST)).any(axis=(1, 2)))
+        hits = np.flatnonzero(MASSES.mask(labels).any(axis=(1, 2)))
         if hits.size:
             z = int(generator.choice(hits))
             low, high = max(low, z - depth + 1), min(high, z)

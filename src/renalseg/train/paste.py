@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from renalseg.core.labels import BACKGROUND, CYST, KIDNEY, TUMOR
+from renalseg.core.labels import BACKGROUND, KIDNEY, MASSES, TUMOR
 from renalseg.image.boxes import bounding_box, grow
 from renalseg.train.prepare import RIM
 
@@ -48,7 +48,7 @@ def cut_lesion(image: NDArray[np.float16], labels: NDArray[np.uint8], generator:
         labels: of the label table; others are no lesion.
         generator: draws which, and along which axes it is mirrored.
     """
-    mask = (labels == TUMOR) | (labels == CYST)
+    mask = MASSES.mask(labels)
     whole = bounding_box(mask)
     if whole is None:
         return None

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from renalseg import __version__
 from renalseg.core.labels import LABELS
 from renalseg.io.files import atomic_path
-from renalseg.report.figures import (
+from renalseg.report.drawing import (
     BACKGROUND_COLOUR,
     DPI,
     FONT,
@@ -23,7 +23,7 @@ from renalseg.report.figures import (
     TEXT_COLOUR,
     WARNING_COLOUR,
     WIDTH_PX,
-    _clean,
+    clean,
 )
 from renalseg.report.inspect.cohort import Inspection
 from renalseg.report.inspect.quantities import (
@@ -103,7 +103,7 @@ def _draw_frame(figure: Any, title: str, n: int, is_published: bool, height_px: 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         figure.text(x / WIDTH_PX, 1 - y / height_px, text, fontfamily=FONT, parse_math=False, **style)
 
-    write(MARGIN_PX, 52, _clean(title, 80), fontsize=21, weight="bold", color=TEXT_COLOUR)
+    write(MARGIN_PX, 52, clean(title, 80), fontsize=21, weight="bold", color=TEXT_COLOUR)
     what = f"{n} case{'s' if n != 1 else ''}"
     if is_published:
         what += f", beside the {KITS23_CASES} public training cases of KiTS23 where their percentiles are known"

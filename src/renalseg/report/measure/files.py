@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from renalseg.core.errors import InputError, RenalsegError
+from renalseg.core.errors import InputError, RenalsegError, unforeseen
 from renalseg.io.files import output_folder, write_json
 from renalseg.io.kits import is_dataset, list_cases, read_labels
 from renalseg.io.read import NIFTI_SUFFIXES, case_name, read_volume
@@ -98,7 +98,6 @@ def measure_files(
                 yield Outcome(name, None, str(problem))
             except Exception as problem:  # a defect of one case is no reason to lose the others
                 log.debug("%s", file.labels, exc_info=problem)
-                reason = f"{type(problem).__name__}: {problem}; please report this with the file's header"
-                yield Outcome(name, None, f"{file.labels}: {reason}")
+                yield Outcome(name, None, unforeseen(file.labels, problem))
             else:
                 yield Outcome(name, measurements, None)

@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from renalseg.core.labels import CYST, KIDNEY, TUMOR
+from renalseg.core.labels import KIDNEY, MASSES
 from renalseg.report.measure.contour import Contour, parenchyma_contour
 from renalseg.report.measure.diameters import row_ends, to_world
 from renalseg.report.measure.grid import WorldGrid, world_grid
@@ -82,8 +82,7 @@ def shape_of(
 
 
 def _contour(grid: WorldGrid, hull: Contour) -> Contour | None:
-    lesions = (grid.labels == TUMOR) | (grid.labels == CYST)
-    return restored(hull, grid.points(grid.labels == KIDNEY), grid.points(lesions))
+    return restored(hull, grid.points(grid.labels == KIDNEY), grid.points(MASSES.mask(grid.labels)))
 
 
 def _parts(parenchyma: NDArray[np.bool_], voxel_mm3: float) -> tuple[NDArray[np.bool_], float]:

@@ -12,15 +12,12 @@ import numpy as np
 import torch
 
 from renalseg.config import Augmentation
-from renalseg.core.labels import CYST, TUMOR
+from renalseg.core.labels import MASSES
 from renalseg.train.augment.intensity import adjust, adjust_inside, draw_factors, draw_noise
 from renalseg.train.augment.operations import OPERATIONS, Operation, is_on, only
 from renalseg.train.augment.spatial import draw_warp, warp
 
 __all__ = ["OPERATIONS", "Operation", "augment", "is_on", "only"]
-
-LESIONS = (TUMOR, CYST)
-"""The labels inside which intensity changes once more, each with factors of its own."""
 
 
 def augment(
@@ -41,7 +38,7 @@ def augment(
     z, y, x = image.shape
     spatial = draw_warp((z, y, x), config, generator)
     whole = draw_factors(config, config.intensity_probability, generator)
-    lesions = [(label, draw_factors(config, config.lesion_intensity_probability, generator)) for label in LESIONS]
+    lesions = [(label, draw_factors(config, config.lesion_intensity_probability, generator)) for label in MASSES.ids]
     noise = draw_noise((z, y, x), config, generator)  # these two came later, and leave the draws above as they were
     spatial = replace(spatial, mirror_x=bool(generator.random() < config.mirror_x))
 

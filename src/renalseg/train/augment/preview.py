@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from renalseg.config import Augmentation
-from renalseg.core.labels import CYST, KIDNEY, TUMOR
+from renalseg.core.labels import KIDNEY, MASSES
 from renalseg.train.augment import OPERATIONS, augment, is_on, only
 from renalseg.train.paste import cut_lesion, paste_lesion
 
@@ -72,7 +72,7 @@ def pasted(
 
 def most_shown(labels: NDArray[np.uint8], depth: int) -> tuple[int, int]:
     """The run of ``depth`` slices, or all where there are fewer, about the slice with most lesion, else most kidney."""
-    areas = ((labels == TUMOR) | (labels == CYST)).sum(axis=(1, 2))
+    areas = MASSES.mask(labels).sum(axis=(1, 2))
     if not areas.any():
         areas = (labels == KIDNEY).sum(axis=(1, 2))
     middle = int(areas.argmax()) if areas.any() else len(labels) // 2
