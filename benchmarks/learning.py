@@ -36,7 +36,8 @@ from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import choose
 from renalseg.phantom.cohort import write_cohort
 from renalseg.predict.pipeline import Models
-from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.cache import GRIDS, prepare
+from renalseg.train.index import write_index
 from renalseg.train.validate import make_validator
 
 TRAIN, TEST, SEED = 24, 6, 20261125

@@ -1,13 +1,13 @@
-"""Makes the weights that ship with renalseg: renders CT phantoms, resamples them, trains the three networks.
+"""Renders the CT phantoms that the weights of renalseg are trained on, as a cache for ``renalseg train``.
 
-    python recipes/packaged_weights.py render --labels KITS23_LABELS --bodies REAL_BODIES --out RUN
-    python recipes/packaged_weights.py train coarse --out RUN
-    python recipes/packaged_weights.py train kidney --out RUN
-    python recipes/packaged_weights.py train lesion --out RUN
+    python recipes/packaged_weights.py --labels KITS23_LABELS --bodies REAL_BODIES --out CACHE
+    renalseg train coarse --data CACHE --out WEIGHTS --config CONFIG
+    renalseg train kidney --data CACHE --out WEIGHTS --config CONFIG
+    renalseg train lesion --data CACHE --out WEIGHTS --config CONFIG
 
-RUN is then a weights folder. The same command again goes on where it was interrupted. Training on two CPU cores is
-fastest with a process each: ``OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2`` in place of ``python``.
-``--initial FOLDER`` begins with the weights of the stage in another weights folder.
+CONFIG is that of the packaged weights, or the one that was given to the first command. What is rendered already is not
+done again. Training on two CPU cores is fastest with a process each: ``OMP_NUM_THREADS=1 torchrun --standalone
+--nproc-per-node 2 -m renalseg train ...``.
 
 Most kidneys, tumors and cysts have the shapes of KiTS23 label maps, deformed at random and cut along z to another range
 and slice spacing; the maps of fold 0, drawn over those given, are never used and stay unseen. Bodies are painted or,
@@ -16,31 +16,24 @@ training reads are kept, not the CT.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from renalseg.config import STAGES, Config, Stage, load_config
+from renalseg.config import Config, load_config
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import bounding_box
-from renalseg.io.files import write_json
 from renalseg.io.kits import fold_split, list_cases, read_labels
-from renalseg.model.checkpoint import open_weights
-from renalseg.model.runtime import choose
 from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
-from renalseg.train.cache import GRIDS, GridName, Prepared, cached, grid_of
-from renalseg.train.loop import Run, train
-from renalseg.train.parallel import join
+from renalseg.train.cache import GRIDS, GridName, Prepared, cached, settings_key
+from renalseg.train.index import write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
-from renalseg.train.run import without_head
 
 SEED = 20261125
 VERSIONS, DRAWN, NONE, COARSE_ONLY = 3, 60, 80, 150
@@ -98,7 +91,7 @@ def _step(rng: np.random.Generator, spacing_mm: float) -> int:
 
 def render(job: Job, cache: Path, bodies: Sequence[Path], config: Config) -> str:
     """Renders one phantom and keeps its arrays; a finished one is not done again."""
-    todo = {grid: prepared for grid in job.grids if not (prepared := cached(cache, grid, job.name)).exists()}
+    todo = {grid: prepared for grid in job.grids if not (prepared := _prepared(cache, grid, job, config)).exists()}
     if not todo:
         return job.name
     torch.set_num_threads(1)
@@ -117,64 +110,32 @@ def render(job: Job, cache: Path, bodies: Sequence[Path], config: Config) -> str
     return job.name
 
 
-def render_all(labels: Path, bodies: Path | None, out: Path, config: Config, workers: int) -> None:
-    """Renders the training cohort."""
-    todo, folders = jobs(labels), list_bodies(bodies) if bodies else []
-    make = partial(render, cache=out / "cache", bodies=folders, config=config)
+def _prepared(cache: Path, grid: GridName, job: Job, config: Config) -> Prepared:
+    return cached(cache, grid, job.name, settings_key(grid, config))
+
+
+def render_all(labels: Path, bodies: Path | None, cache: Path, config: Config, first: int | None, workers: int) -> None:
+    """Renders the training cohort, or the ``first`` phantoms of it, and notes what is there."""
+    todo, folders = jobs(labels)[:first], list_bodies(bodies) if bodies else []
+    make = partial(render, cache=cache, bodies=folders, config=config)
     with ProcessPoolExecutor(workers) as pool:
         for count, name in enumerate(pool.map(make, todo), 1):
             print(f"{count}/{len(todo)} {name}", flush=True)
-
-
-def train_stage(stage: Stage, out: Path, config: Config, initial: Path | None) -> None:
-    """Trains one stage on all that was rendered for it, or goes on; the processes of torchrun share the work."""
-    names = sorted(p.name.removesuffix("-image.npy") for p in (out / "cache" / grid_of(stage)).glob("*-image.npy"))
-    cases: list[Prepared] = [cached(out / "cache", grid_of(stage), name) for name in names]
-    kinds = {k: sum(n.startswith(k) for n in names) for k in ("kits", "drawn", "none", "small")}
-    given = f"{kinds['kits']} from KiTS23 label maps (fold 0 held out)"
-    others = f"{kinds['drawn'] + kinds['small']} drawn, {kinds['none']} without kidneys"
-    data = f"{len(names)} rendered CT phantoms: {given}, {others}"
-    trained_on = {"data": data, "seed": config.training[stage].seed}
-    before = None
-    if initial is not None or config.training[stage].start_from == "kidney":
-        weights, of = open_weights(initial or out), stage if initial else "kidney"
-        trained_on["start_from"] = f"{of} {weights.hashes[of][:16]}"
-        before = weights.network(of).state_dict() if initial else without_head(weights.network(of))
-    started = time.time()
-
-    def on_epoch(history: list[dict[str, Any]]) -> None:
-        last, epochs = history[-1], config.training[stage].epochs
-        print(f"{stage} {last['epoch']}/{epochs} loss {last['loss']:.4f} {time.time() - started:.0f} s", flush=True)
-
-    with join("auto") as (world, device):
-        resume = (out / stage / "last.safetensors").exists()
-        world.wait()
-        settings = {"world": world, "initial": before, "on_epoch": on_epoch}
-        result = train(Run(stage, config, cases, out, choose(device), trained_on, resume, **settings))
-        if world.first:
-            write_json({k: v for k, v in result.items() if k != "history"}, out / stage / "result.json")
+    prepared = {g: [_prepared(cache, g, job, config) for job in todo if g in job.grids] for g in GRIDS}
+    write_index(cache / "phantoms", cache, config, prepared, labelled=[job.name for job in todo])
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    rendering = commands.add_parser("render")
-    rendering.add_argument("--labels", type=Path, required=True)
-    rendering.add_argument("--bodies", type=Path)
-    rendering.add_argument("--workers", type=int, default=2)
-    training = commands.add_parser("train")
-    training.add_argument("stage", choices=STAGES)
-    training.add_argument("--initial", type=Path)
-    for command in (rendering, training):
-        command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--bodies", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--first", type=int, help="render only so many")
+    parser.add_argument("--workers", type=int, default=2)
     a = parser.parse_args()
-    config = load_config(a.config)
-    if a.command == "render":
-        render_all(a.labels, a.bodies, a.out, config, a.workers)
-    else:
-        train_stage(a.stage, a.out, config, a.initial)
+    render_all(a.labels, a.bodies, a.out, load_config(a.config), a.first, a.workers)
 
 
 if __name__ == "__main__":

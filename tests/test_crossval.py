@@ -28,7 +28,8 @@ from renalseg.io.kits import fold_split
 from renalseg.io.nifti import write_nifti
 from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
-from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.cache import GRIDS, prepare
+from renalseg.train.index import write_index
 from renalseg.train.parallel import World
 from renalseg.train.run import Request, run_training
 

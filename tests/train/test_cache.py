@@ -9,7 +9,8 @@ from renalseg.config import STAGES, Config, Preparation
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.kits import list_cases, read_case
 from renalseg.model import checkpoint
-from renalseg.train.cache import GRIDS, VERSION, is_cache, open_cache, prepare, settings_key, write_index
+from renalseg.train.cache import GRIDS, VERSION, prepare, settings_key
+from renalseg.train.index import is_cache, open_cache, write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 
 IDS = ["case_00000", "case_00001", "case_00002"]

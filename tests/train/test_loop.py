@@ -17,7 +17,8 @@ from renalseg.core.errors import ConfigError, InputError, RenalsegError, Weights
 from renalseg.io.kits import list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime
-from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.cache import GRIDS, prepare
+from renalseg.train.index import write_index
 from renalseg.train.loop import cosine, train
 from renalseg.train.parallel import World
 from renalseg.train.run import Hooks, Request, run_training

@@ -171,3 +171,32 @@ def test_a_start_from_a_kidney_network_that_is_missing_or_unlike_is_refused(writ
     run_training(request("kidney", data, tmp_path / "other", other))
     with pytest.raises(ConfigError, match="has other layers than the lesion network"):
         run_training(request("lesion", data, tmp_path / "other", other))
+
+
+def test_named_weights_are_trained_further_and_the_manifest_says_so(write_dataset, make_config, tmp_path):
+    data, config = write_dataset(tmp_path / "data", 3), started(make_config)
+    run_training(request("kidney", data, tmp_path / "first", make_config(epochs=1, seed=5)))
+    run_training(request("kidney", data, tmp_path / "out", config, initial=tmp_path / "first"))
+    first, out = (load_file(tmp_path / name / "kidney.safetensors") for name in ("first", "out"))
+    for key, value in first.items():
+        torch.testing.assert_close(out[key], value, rtol=0, atol=1e-6)
+    trained_on = open_weights(tmp_path / "out").manifest["stages"]["kidney"]["trained_on"]
+    assert trained_on["start_from"] == f"kidney {file_sha256(tmp_path / 'first' / 'kidney.safetensors')[:16]}"
+    with pytest.raises(WeightsError, match="--initial"):
+        run_training(request("kidney", data, tmp_path / "out", config, resume=True))
+
+
+def test_weights_that_cannot_be_trained_further_are_refused(write_dataset, make_config, tmp_path):
+    data, config, first = write_dataset(tmp_path / "data", 3), make_config(epochs=1), tmp_path / "first"
+    run_training(request("kidney", data, first, config))
+    with pytest.raises(WeightsError, match="holds no network of the stage lesion"):
+        run_training(request("lesion", data, tmp_path / "out", config, initial=first))
+    with pytest.raises(WeightsError, match="no weights there"):
+        run_training(request("kidney", data, tmp_path / "out", config, initial=tmp_path / "none"))
+    with pytest.raises(ConfigError, match="begin with weights that it replaces"):
+        run_training(request("kidney", data, first, config, initial=first, resume=True))
+    wider = config.fine.kidney.model_copy(update={"widths": (6, 8)})
+    other = config.model_copy(update={"fine": config.fine.model_copy(update={"kidney": wider})})
+    with pytest.raises(ConfigError, match="other layers than the kidney network"):
+        run_training(request("kidney", data, tmp_path / "out", other, initial=first))
+    assert not (tmp_path / "out" / "kidney.safetensors").exists()

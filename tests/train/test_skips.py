@@ -18,7 +18,8 @@ from renalseg.io.kits import list_cases
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
 from renalseg.train import loop
-from renalseg.train.cache import GRIDS, prepare, write_index
+from renalseg.train.cache import GRIDS, prepare
+from renalseg.train.index import write_index
 from renalseg.train.loop import train
 from renalseg.train.parallel import GradientSum, World
 

@@ -75,8 +75,9 @@ def prepare(
     """Resample every case once, for training; interrupted, it goes on where it stopped."""
     from renalseg.io.files import check_writable
     from renalseg.io.kits import trainable_cases
-    from renalseg.train.cache import GRIDS, write_index
+    from renalseg.train.cache import GRIDS
     from renalseg.train.cache import prepare as resample
+    from renalseg.train.index import write_index
 
     settings = configuration(preset, config)
     cases = [c.case_id for c in trainable_cases(dataset)]
@@ -106,6 +107,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare and load data")] = 0,
     validation_cases: Annotated[int, typer.Option(min=0, help="cases of the fold scored at a validation")] = 4,
     cascade: Annotated[Path | None, typer.Option(help="weights of the other stages for validation")] = None,
+    initial: Annotated[str | None, typer.Option(help="weights, by name or folder, to train further")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="equal results on a GPU, slower")] = False,
     keep: Annotated[Keep, typer.Option(help="weights of the best validation, or of the last epoch")] = Keep.best,
 ) -> None:
@@ -127,6 +129,7 @@ def train(
         workers=workers,
         validation_cases=validation_cases,
         cascade=cascade,
+        initial=initial,
         deterministic=deterministic,
         keep=keep.value,
     )

@@ -10,7 +10,7 @@ from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.files import check_writable, write_json, write_text
 from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
 from renalseg.model.checkpoint import open_weights
-from renalseg.train.cache import is_cache, open_cache
+from renalseg.train.index import is_cache, open_cache
 from renalseg.train.state import read_progress
 
 ALL_FOLDS = (0, 1, 2, 3, 4)

@@ -20,7 +20,8 @@ from renalseg.model.checkpoint import open_weights
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, together, write_report
 from renalseg.report.run_report import RunReport
-from renalseg.train.cache import GRIDS, is_cache, prepare, write_index
+from renalseg.train.cache import GRIDS, prepare
+from renalseg.train.index import is_cache, write_index
 from renalseg.train.parallel import World, join
 from renalseg.train.run import Hooks, Request, run_training
 

@@ -6,7 +6,8 @@ source or setting is done anew and nothing else is. Files are written atomically
     CACHE/coarse/<case>-<key>-image.npy, -labels.npy     whole volumes at the coarse shape
     CACHE/fine/<case>-<key>-image.npy, -labels.npy       regions of interest at the fine grid
     CACHE/sources/<case>.json                            size, time and content hash of the source files
-    CACHE/index.json                                     the dataset, its labelled cases, and what is prepared
+
+Which of them are there ``CACHE/index.json`` tells (``train.index``).
 """
 
 import hashlib
@@ -31,7 +32,6 @@ from renalseg.train.prepare import coarse_arrays, fine_arrays
 
 GridName = Literal["coarse", "fine"]
 GRIDS: tuple[GridName, ...] = ("coarse", "fine")
-INDEX = "index.json"
 
 VERSION = 2
 """Raised when the meaning of a cached array changes."""
@@ -67,10 +67,11 @@ def grid_of(stage: Stage) -> GridName:
 
 def cached(cache: Path, grid: GridName, case_id: str, key: str = "") -> Prepared:
     """Where the arrays of a case are kept."""
-    return _at(cache, grid, case_id, f"{case_id}-{key}" if key else case_id)
+    return at(cache, grid, case_id, f"{case_id}-{key}" if key else case_id)
 
 
-def _at(cache: Path, grid: GridName, case_id: str, stem: str) -> Prepared:
+def at(cache: Path, grid: GridName, case_id: str, stem: str) -> Prepared:
+    """The arrays of a case whose file names begin with ``stem``."""
     folder = cache / grid
     return Prepared(case_id, folder / f"{stem}-image.npy", folder / f"{stem}-labels.npy")
 
@@ -121,83 +122,6 @@ def prepare(
         if on_case:
             on_case(case_ids[index], index + 1, len(jobs))
     return done
-
-
-def write_index(dataset: Path, cache: Path, config: Config, prepared: dict[GridName, list[Prepared]]) -> None:
-    """Notes in ``index.json`` which files belong to these settings, beside what is noted there for others.
-
-    An index that is damaged or of another version starts anew.
-    """
-    try:
-        grids = open_cache(cache).grids if is_cache(cache) else {}
-    except InputError:
-        grids = {}
-    for grid, cases in prepared.items():
-        stems = {p.case_id: p.image.name.removesuffix("-image.npy") for p in cases}
-        grids.setdefault(grid, {})[settings_key(grid, config)] = stems
-    labelled = [c.case_id for c in list_cases(dataset) if c.segmentation]
-    index = {"version": VERSION, "dataset": str(dataset.resolve()), "labelled": labelled, "grids": grids}
-    write_json(index, cache / INDEX)
-
-
-@dataclass(frozen=True)
-class Cache:
-    """A prepared cache as ``index.json`` describes it.
-
-    Attributes:
-        path: its folder.
-        dataset: the dataset that it was made from; may be gone.
-        labelled: ids of all cases of the dataset with labels; folds are drawn over them.
-        grids: grid to settings to case to the stem of its files.
-    """
-
-    path: Path
-    dataset: Path
-    labelled: list[str]
-    grids: dict[str, dict[str, dict[str, str]]]
-
-    def cases(self, stage: Stage, config: Config) -> dict[str, Prepared]:
-        """The prepared cases for a stage and a configuration, by id.
-
-        Raises:
-            InputError: none was prepared with these settings, or files are missing.
-        """
-        grid = grid_of(stage)
-        stems = self.grids.get(grid, {}).get(settings_key(grid, config), {})
-        found = {case: _at(self.path, grid, case, stem) for case, stem in stems.items()}
-        if not found:
-            raise InputError(
-                f"{self.path} holds nothing prepared with these settings; run `renalseg prepare` with them."
-            )
-        lost = [case for case, prepared in found.items() if not prepared.exists()]
-        if lost:
-            raise InputError(
-                f"{self.path} lacks files of {lost[0]} ({len(lost)} in all); run `renalseg prepare` again."
-            )
-        return found
-
-
-def is_cache(path: Path) -> bool:
-    """Whether ``path`` is a folder that ``renalseg prepare`` wrote."""
-    return (path / INDEX).is_file()
-
-
-def open_cache(path: Path) -> Cache:
-    """Reads ``index.json``.
-
-    Raises:
-        InputError: it is damaged or of another version.
-    """
-    try:
-        data = json.loads((path / INDEX).read_text())
-        version, dataset = data["version"], Path(data["dataset"])
-        grids = {grid: {key: dict(c) for key, c in by_key.items()} for grid, by_key in data["grids"].items()}
-        cache = Cache(path, dataset, list(data["labelled"]), grids)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path / INDEX} is damaged ({error}); run `renalseg prepare` again.") from error
-    if version != VERSION:
-        raise InputError(f"{path} was prepared by another version of renalseg; run `renalseg prepare` again.")
-    return cache
 
 
 def settings_key(grid: GridName, config: Config) -> str:

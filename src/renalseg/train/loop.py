@@ -134,7 +134,10 @@ def _start(run: Run) -> State:
         path = run.out / run.stage / "last.safetensors"
         load_state(path, state, run.config.sha256())
         if state.progress["trained_on"] != run.trained_on:
-            raise WeightsError(f"{path.parent}: this run trains on other cases; resume with its own --data and --fold")
+            raise WeightsError(
+                f"{path.parent}: this run has other cases or another beginning; resume with its own --data, --fold "
+                "and --initial"
+            )
     return state
 
 

@@ -19,7 +19,9 @@ from renalseg.model.checkpoint import keep_config, open_weights, save_stage
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime, choose
 from renalseg.predict.pipeline import Models
-from renalseg.train.cache import Prepared, grid_of, is_cache, open_cache, prepare
+from renalseg.train.cache import Prepared, grid_of, prepare
+from renalseg.train.index import is_cache, open_cache
+from renalseg.train.initial import initial_weights
 from renalseg.train.loop import Run, train
 from renalseg.train.parallel import World, join
 from renalseg.train.state import read_progress
@@ -41,6 +43,7 @@ class Request:
     workers: int = 0
     validation_cases: int = 4
     cascade: Path | None = None
+    initial: str | Path | None = None
     deterministic: bool = False
     keep: Literal["best", "last"] = "best"
     """The weights in ``out``: those with the best validation, or those of the last epoch, chosen by no case."""
@@ -65,7 +68,8 @@ def run_training(request: Request, hooks: Hooks = Hooks(), world: World | None =
 
     ``request.data`` is a dataset, which is prepared into ``request.out/cache``, or a cache from ``renalseg prepare``.
     Without a fold every case trains and nothing is validated. With one, the fold's first ``validation_cases`` cases are
-    scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly. Started by
+    scored through the cascade, whose other stages come from ``request.cascade`` or answer perfectly. The network begins
+    as ``train.initial`` has it. Started by
     torchrun, the processes share the work; where they were joined before, ``world`` is this one's place, and
     ``request.device`` its own device.
 
@@ -95,7 +99,7 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
         _check_out(request)
         _prepare(request, data, train_ids, hooks)
     world.wait()
-    initial, began = _initial(request)
+    initial, began = initial_weights(request.stage, request.config, request.initial, request.out, request.cascade)
     validate = None
     if chosen:
         others = _others(request, runtime)
@@ -186,31 +190,6 @@ def _validation_cases(request: Request, data: _Data, ids: list[str]) -> list[Kit
         )
     by_id = {c.case_id: c for c in list_cases(data.dataset)}
     return [by_id[i] for i in ids]
-
-
-def _initial(request: Request) -> tuple[dict[str, torch.Tensor] | None, dict[str, Any]]:
-    """The weights that the run begins with, None for random ones, and what the manifest says about them."""
-    if request.stage != "lesion" or request.config.training[request.stage].start_from == "random":
-        return None, {}
-    for folder in (request.out if (request.out / "manifest.json").exists() else None, request.cascade):
-        weights = None if folder is None else open_weights(folder)
-        if weights is not None and "kidney" in weights.files:
-            body = without_head(weights.network("kidney"))
-            wanted = without_head(build(request.config.network("lesion")))
-            if {k: v.shape for k, v in body.items()} != {k: v.shape for k, v in wanted.items()}:
-                raise ConfigError(
-                    f"{weights.path}: its kidney network has other layers than the lesion network to train"
-                )
-            return body, {"start_from": f"kidney {weights.hashes['kidney'][:16]}"}
-    raise ConfigError(
-        f"{request.out}: the lesion stage starts from the kidney network, which is not there; train the stage kidney "
-        "to the same --out first, or set start_from: random"
-    )
-
-
-def without_head(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a network, all but those of its head."""
-    return {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
 
 
 def _trained_on(request: Request, data: _Data, train_ids: list[str]) -> dict[str, Any]:
