@@ -36,8 +36,12 @@ class Runtime:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Channels last where it was measured to be faster: CUDA and CPUs."""
-        return torch.channels_last_3d if self.device.type in ("cuda", "cpu") else torch.contiguous_format
+        """Channels last where it was measured to be faster: CUDA, and CPUs with AVX-512.
+
+        Without AVX-512 a step of training in fp32 was measured to take 1.8 times as long with channels last.
+        """
+        last = self.device.type == "cuda" or (self.device.type == "cpu" and torch.cpu._is_avx512_supported())
+        return torch.channels_last_3d if last else torch.contiguous_format
 
     def place(self, network: torch.nn.Module) -> torch.nn.Module:
         """Moves a network to the device, in the memory layout that is fastest there."""
