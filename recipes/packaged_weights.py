@@ -16,7 +16,8 @@ training reads are kept, not the CT.
 """
 
 import argparse
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,7 +56,7 @@ class Job:
 def jobs(labels: Path) -> list[Job]:
     """All phantoms: several of each label map outside fold 0, drawn ones, scans without kidneys, and small ones.
 
-    In an order that has some of everything first, so that rendering can be stopped early.
+    In an order that has some of everything first, so that rendering can be stopped early: what is there is noted.
     """
     maps = {c.case_id: c.segmentation for c in list_cases(labels)}
     train_ids, _ = fold_split(list(maps), 0)
@@ -115,14 +116,27 @@ def _prepared(cache: Path, grid: GridName, job: Job, config: Config) -> Prepared
 
 
 def render_all(labels: Path, bodies: Path | None, cache: Path, config: Config, first: int | None, workers: int) -> None:
-    """Renders the training cohort, or the ``first`` phantoms of it, and notes what is there."""
-    todo, folders = jobs(labels)[:first], list_bodies(bodies) if bodies else []
+    """Renders the training cohort, or the ``first`` phantoms of it, and notes all that are there."""
+    everything, folders = jobs(labels), list_bodies(bodies) if bodies else []
+    todo = everything[:first]
     make = partial(render, cache=cache, bodies=folders, config=config)
-    with ProcessPoolExecutor(workers) as pool:
-        for count, name in enumerate(pool.map(make, todo), 1):
+    try:
+        for count, name in enumerate(_run(make, todo, workers), 1):
             print(f"{count}/{len(todo)} {name}", flush=True)
-    prepared = {g: [_prepared(cache, g, job, config) for job in todo if g in job.grids] for g in GRIDS}
-    write_index(cache / "phantoms", cache, config, prepared, labelled=[job.name for job in todo])
+    finally:
+        there = {
+            grid: [_prepared(cache, grid, job, config) for job in everything if grid in job.grids] for grid in GRIDS
+        }
+        there = {grid: [one for one in found if one.exists()] for grid, found in there.items()}
+        write_index(cache / "phantoms", cache, config, there, labelled=[job.name for job in everything])
+
+
+def _run(make: Callable[[Job], str], todo: list[Job], workers: int) -> Iterator[str]:
+    if workers <= 1:
+        yield from map(make, todo)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make, todo)
 
 
 def main() -> None:

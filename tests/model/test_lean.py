@@ -37,8 +37,11 @@ def test_equals_the_network_in_fp32(preset, stage, slab_bytes, monkeypatch):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("onednn", [True, False])
 @pytest.mark.parametrize("stage", STAGES)
-def test_is_close_in_bf16(stage):
+def test_is_close_in_bf16(stage, onednn, monkeypatch):
+    if not onednn:  # as on a CPU without AVX-512
+        monkeypatch.setattr(module, "_onednn_takes", lambda dtype: False)
     network = made("tiny", stage)
     image = torch.randn(SHAPES[stage], generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():

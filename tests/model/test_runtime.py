@@ -69,6 +69,13 @@ def test_place_changes_the_layout_but_not_the_values():
     assert placed.weight.is_contiguous(memory_format=runtime.memory_format)
 
 
+@pytest.mark.parametrize(("wide", "layout"), [(True, torch.channels_last_3d), (False, torch.contiguous_format)])
+def test_channels_are_last_where_that_is_faster(wide, layout, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: wide)
+    assert choose("cpu", "fp32").memory_format == layout
+    assert Runtime(torch.device("cuda"), "fp32").memory_format == torch.channels_last_3d
+
+
 def test_the_cpu_has_no_device_memory():
     runtime = choose("cpu")
     runtime.synchronise()

@@ -13,14 +13,13 @@ from renalseg.train.index import open_cache
 FILE = Path(__file__).parents[2] / "recipes" / "packaged_weights.py"
 
 
-@pytest.fixture(scope="module")
-def recipe():
+@pytest.fixture
+def recipe(monkeypatch):
     spec = importlib.util.spec_from_file_location("packaged_weights", FILE)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["packaged_weights"] = module  # the worker processes find its functions by this name
+    monkeypatch.setitem(sys.modules, "packaged_weights", module)  # its dataclass looks itself up
     spec.loader.exec_module(module)
-    yield module
-    del sys.modules["packaged_weights"]
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +37,26 @@ def test_fold_0_is_never_rendered(recipe, maps):
 def test_every_kind_comes_early(recipe, maps):
     names = [job.name.split("_")[0] for job in recipe.jobs(maps)[:4]]
     assert sorted(names) == ["drawn", "kits", "none", "small"]
+
+
+def test_what_is_there_is_noted_where_rendering_stops(recipe, maps, make_config, tmp_path, monkeypatch):
+    render, config = recipe.render, make_config()
+
+    def interrupted(job, **settings):
+        if not job.name.startswith(("kits", "small")):
+            raise KeyboardInterrupt
+        return render(job, **settings)
+
+    monkeypatch.setattr(recipe, "render", interrupted)
+    first = [job for job in recipe.jobs(maps) if job.name.startswith(("kits", "small"))][:2]
+    everything = [*first, *(job for job in recipe.jobs(maps) if job not in first)]
+    monkeypatch.setattr(recipe, "jobs", lambda _: everything)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.render_all(maps, None, tmp_path, config, first=None, workers=1)
+    cache = open_cache(tmp_path)
+    assert {job.name.split("_")[0] for job in first} == {"kits", "small"}
+    assert set(cache.cases("coarse", config)) == {job.name for job in first}
+    assert list(cache.cases("kidney", config)) == [job.name for job in first if job.name.startswith("kits")]
 
 
 def test_what_it_renders_can_be_trained_on_and_is_not_rendered_again(recipe, maps, make_config, tmp_path, run):

@@ -197,6 +197,37 @@ def test_weights_that_cannot_be_trained_further_are_refused(write_dataset, make_
         run_training(request("kidney", data, first, config, initial=first, resume=True))
     wider = config.fine.kidney.model_copy(update={"widths": (6, 8)})
     other = config.model_copy(update={"fine": config.fine.model_copy(update={"kidney": wider})})
-    with pytest.raises(ConfigError, match="other layers than the kidney network"):
+    with pytest.raises(ConfigError, match="its kidney network is not that of the configuration"):
         run_training(request("kidney", data, tmp_path / "out", other, initial=first))
-    assert not (tmp_path / "out" / "kidney.safetensors").exists()
+    intensity = config.intensity.model_copy(update={"clip_hu": (-100.0, 300.0)})
+    brighter = config.model_copy(update={"intensity": intensity})
+    with pytest.raises(ConfigError, match="its intensity is not that of the configuration"):
+        run_training(request("kidney", data, tmp_path / "out", brighter, initial=first))
+    assert not (tmp_path / "out").exists()  # refused before anything is prepared
+
+
+def test_a_run_that_began_with_named_weights_is_resumed_alike_and_they_win(write_dataset, make_config, tmp_path):
+    data, config, first = write_dataset(tmp_path / "data", 3), started(make_config, epochs=2), tmp_path / "first"
+    run_training(request("lesion", data, first, make_config(epochs=1, seed=5)))
+    run_training(request("lesion", data, tmp_path / "whole", config, initial=first))
+    with pytest.raises(Stop):
+        run_training(request("lesion", data, tmp_path / "cut", config, initial=first), cut_at(3))
+    run_training(request("lesion", data, tmp_path / "cut", config, initial=first, resume=True))
+    names = [tmp_path / name / "lesion.safetensors" for name in ("whole", "cut")]
+    assert file_sha256(names[0]) == file_sha256(names[1])
+    before, after = load_file(first / "lesion.safetensors"), load_file(names[0])
+    for key, value in before.items():  # the head too, and not a kidney network's body, which is not even there
+        torch.testing.assert_close(after[key], value, rtol=0, atol=1e-6)
+
+
+def test_packaged_weights_go_by_name_on_the_command_line(write_dataset, tmp_path, run):
+    packaged, path = open_weights("default"), tmp_path / "config.yaml"
+    coarse = packaged.config.training["coarse"].model_copy(update={"epochs": 1})
+    training = packaged.config.training | {"coarse": coarse}
+    path.write_text(packaged.config.model_copy(update={"training": training}).to_yaml())
+    arguments = ("--data", write_dataset(tmp_path / "data", 3), "--out", tmp_path / "out", "--config", path)
+    code, _, err = run("train", "coarse", *arguments, "--initial", "default")
+    assert code == 0, err
+    trained_on = open_weights(tmp_path / "out").manifest["stages"]["coarse"]["trained_on"]
+    assert trained_on["start_from"] == f"coarse {packaged.hashes['coarse'][:16]}"
+    assert run("train", "kidney", *arguments, "--initial", "nothing")[0] == WeightsError.exit_code

@@ -307,6 +307,13 @@ def _convolve(
 ) -> torch.Tensor:
     """oneDNN's convolution, where PyTorch would take a slower one of its own for small kernels or single samples."""
     ones = [1] * len(stride)
-    if torch._C._has_mkldnn:
+    if _onednn_takes(x.dtype):
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, ones, 1)
     return torch.convolution(x, weight, bias, stride, padding, ones, False, [0] * len(stride), 1)
+
+
+def _onednn_takes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and takes ``dtype``: it refuses bf16 on a CPU without AVX-512."""
+    if not torch._C._has_mkldnn:
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

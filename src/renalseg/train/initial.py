@@ -27,8 +27,8 @@ def initial_weights(
 
     Raises:
         WeightsError: the named weights are not there, or hold no network of this stage.
-        ConfigError: the network to begin with has other layers or is what ``out`` holds, or there is no kidney network
-            to start from.
+        ConfigError: the named weights are those of ``out``, or of another network or intensity; or there is no kidney
+            network to start from, or an unlike one.
     """
     if named is not None:
         other = open_weights(named)
@@ -36,16 +36,28 @@ def initial_weights(
             raise ConfigError(f"{out}: a run cannot begin with weights that it replaces; give another --out")
         if stage not in other.files:
             raise WeightsError(f"{other.path}: holds no network of the stage {stage} to begin with; name other weights")
-        found = other.network(stage).state_dict()
-        _check_layers(other.path, found, build(config.network(stage)).state_dict(), stage, stage)
-        return found, {"start_from": f"{stage} {other.hashes[stage][:16]}"}
+        for what, theirs, ours in (
+            (f"{stage} network", other.config.network(stage), config.network(stage)),
+            ("intensity", other.config.intensity, config.intensity),
+        ):
+            if theirs != ours:
+                raise ConfigError(
+                    f"{other.path}: its {what} is not that of the configuration; train with its config.yaml, or name "
+                    "other weights"
+                )
+        return other.network(stage).state_dict(), {"start_from": f"{stage} {other.hashes[stage][:16]}"}
     if stage != "lesion" or config.training[stage].start_from == "random":
         return None, {}
     for folder in (out if (out / "manifest.json").exists() else None, cascade):
         weights = None if folder is None else open_weights(folder)
         if weights is not None and "kidney" in weights.files:
             body = _without_head(weights.network("kidney"))
-            _check_layers(weights.path, body, _without_head(build(config.network("lesion"))), "kidney", "lesion")
+            wanted = _without_head(build(config.network("lesion")))
+            if {k: v.shape for k, v in body.items()} != {k: v.shape for k, v in wanted.items()}:
+                raise ConfigError(
+                    f"{weights.path}: its kidney network has other layers than the lesion network to train; set "
+                    "start_from: random"
+                )
             return body, {"start_from": f"kidney {weights.hashes['kidney'][:16]}"}
     raise ConfigError(
         f"{out}: the lesion stage starts from the kidney network, which is not there; train the stage kidney "
@@ -56,8 +68,3 @@ def initial_weights(
 def _without_head(network: torch.nn.Module) -> Tensors:
     """The weights of a network, all but those of its head."""
     return {name: value for name, value in network.state_dict().items() if not name.startswith("head.")}
-
-
-def _check_layers(path: Path, found: Tensors, wanted: Tensors, theirs: Stage, ours: Stage) -> None:
-    if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise ConfigError(f"{path}: its {theirs} network has other layers than the {ours} network to train")

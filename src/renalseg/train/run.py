@@ -75,7 +75,8 @@ def run_training(request: Request, hooks: Hooks = Hooks(), world: World | None =
 
     Raises:
         InputError: the dataset cannot be used. ConfigError: the fold does not exist, or the stage was begun already.
-        WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume.
+        WeightsError: ``request.out`` holds weights of another configuration, or nothing to resume; or as
+            ``initial_weights``.
     """
     joined = join(request.device) if world is None else nullcontext((world, request.device))
     with joined as (place, device), _determinism(request.deterministic):
@@ -95,11 +96,11 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
     data = _data(request)
     train_ids, validation_ids = _split(request, data)
     chosen = _validation_cases(request, data, validation_ids)
+    initial, began = initial_weights(request.stage, request.config, request.initial, request.out, request.cascade)
     if world.first:
         _check_out(request)
         _prepare(request, data, train_ids, hooks)
     world.wait()
-    initial, began = initial_weights(request.stage, request.config, request.initial, request.out, request.cascade)
     validate = None
     if chosen:
         others = _others(request, runtime)
