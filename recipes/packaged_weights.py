@@ -16,9 +16,7 @@ training reads are kept, not the CT.
 """
 
 import argparse
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +30,7 @@ from renalseg.image.boxes import bounding_box
 from renalseg.io.kits import fold_split, list_cases, read_labels
 from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
-from renalseg.train.cache import GRIDS, GridName, Prepared, cached, settings_key
+from renalseg.train.cache import GRIDS, GridName, Prepared, cached, settings_key, spread
 from renalseg.train.index import write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 
@@ -121,7 +119,7 @@ def render_all(labels: Path, bodies: Path | None, cache: Path, config: Config, f
     todo = everything[:first]
     make = partial(render, cache=cache, bodies=folders, config=config)
     try:
-        for count, name in enumerate(_run(make, todo, workers), 1):
+        for count, name in enumerate(spread(make, todo, workers), 1):
             print(f"{count}/{len(todo)} {name}", flush=True)
     finally:
         there = {
@@ -129,14 +127,6 @@ def render_all(labels: Path, bodies: Path | None, cache: Path, config: Config, f
         }
         there = {grid: [one for one in found if one.exists()] for grid, found in there.items()}
         write_index(cache / "phantoms", cache, config, there, labelled=[job.name for job in everything])
-
-
-def _run(make: Callable[[Job], str], todo: list[Job], workers: int) -> Iterator[str]:
-    if workers <= 1:
-        yield from map(make, todo)
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, todo)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from renalseg.train.prepare import coarse_arrays, fine_arrays
 
 GridName = Literal["coarse", "fine"]
 GRIDS: tuple[GridName, ...] = ("coarse", "fine")
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 VERSION = 2
 """Raised when the meaning of a cached array changes."""
@@ -65,9 +68,9 @@ def grid_of(stage: Stage) -> GridName:
     return "coarse" if stage == "coarse" else "fine"
 
 
-def cached(cache: Path, grid: GridName, case_id: str, key: str = "") -> Prepared:
+def cached(cache: Path, grid: GridName, case_id: str, key: str) -> Prepared:
     """Where the arrays of a case are kept."""
-    return at(cache, grid, case_id, f"{case_id}-{key}" if key else case_id)
+    return at(cache, grid, case_id, f"{case_id}-{key}")
 
 
 def at(cache: Path, grid: GridName, case_id: str, stem: str) -> Prepared:
@@ -116,7 +119,7 @@ def prepare(
     found_by = _coarse_weights(coarse_weights, config) if coarse_weights is not None else None
     jobs = [_Job(by_id[i], cache, tuple(grids), config, found_by) for i in case_ids]
     done: dict[GridName, list[Prepared]] = {grid: [] for grid in grids}
-    for index, found in enumerate(_run(jobs, workers)):
+    for index, found in enumerate(spread(_prepare_case, jobs, workers)):
         for grid, prepared in found.items():
             done[grid].append(prepared)
         if on_case:
@@ -173,13 +176,14 @@ def _coarse_weights(name_or_dir: str | Path, config: Config) -> _CoarseWeights:
     return _CoarseWeights(weights.path, file_sha256(weights.files["coarse"]))
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[dict[GridName, Prepared]]:
+def spread(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """The results of ``work``, in the order of the jobs, by ``workers`` processes; by this one where it is one."""
     if workers <= 1:
-        yield from map(_prepare_case, jobs)
+        yield from map(work, jobs)
         return
     # Fresh interpreters: forking a process that runs threads (torch's, the progress bar's) may deadlock.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_prepare_case, jobs)
+        yield from pool.map(work, jobs)
 
 
 def _prepare_case(job: _Job) -> dict[GridName, Prepared]:
