@@ -33,7 +33,7 @@ from renalseg.core.labels import HECS
 from renalseg.io.files import write_json, write_text
 from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
 from renalseg.model.checkpoint import open_weights
-from renalseg.model.runtime import choose
+from renalseg.model.runtime import choose, choose_for_prediction
 from renalseg.phantom.cohort import write_cohort
 from renalseg.predict.pipeline import Models
 from renalseg.train.cache import GRIDS, prepare
@@ -140,10 +140,10 @@ def score(name: str, test: list[KitsCase], work: Path) -> dict[str, float]:
 
     ``in_true_kidneys`` is the Dice of masses where coarse and kidney stage are answered perfectly.
     """
-    runtime, shared = choose(), open_weights(_weights(work, "full"))
-    models = Models(**{stage: [runtime.place(shared.network(stage))] for stage in STAGES[:-1]})
+    runtime, shared = choose_for_prediction(), open_weights(_weights(work, "full"))
+    models = Models(**{stage: [runtime.predictor(shared.network(stage))] for stage in STAGES[:-1]})
     weights = open_weights(_weights(work, name))
-    network = runtime.place(weights.network("lesion"))
+    network = weights.network("lesion")
     row = make_validator("lesion", test, weights.config, runtime, models)(network)
     row["in_true_kidneys"] = make_validator("lesion", test, weights.config, runtime, Models())(network)["dice_masses"]
     note = json.loads(_note(work, name).read_text())

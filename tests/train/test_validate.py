@@ -56,3 +56,16 @@ def test_the_record_holds_scores_and_what_decides(stage, dataset, make_config):
         assert record["box_coverage"] == 1.0  # the coarse stage answered as a perfect one would
     if stage == "lesion":
         assert record["dice_kidney"] > 0.8  # and so did the kidney stage
+
+
+def test_a_network_is_scored_as_it_runs_for_users(dataset, make_config, monkeypatch):
+    config, placed = make_config(), []
+
+    def predictor(self, network):
+        placed.append((self.precision, network))
+        return self.place(network)
+
+    monkeypatch.setattr(Runtime, "predictor", predictor)
+    network = build(config.network("lesion")).eval()
+    make_validator("lesion", list_cases(dataset)[:1], config, Runtime(torch.device("cpu"), "fp32"), Models())(network)
+    assert placed == [("fp32", network)]

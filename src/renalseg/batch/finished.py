@@ -9,7 +9,8 @@ from renalseg.batch.results import Extras, targets
 from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.predict.segmenter import Segmenter
-from renalseg.report.measure.tables import SUFFIX, read_measurements
+from renalseg.report.measure.tables import read_measurements
+from renalseg.report.suffixes import MEASUREMENTS
 
 MADE_FROM = "made_from"
 """Where a record keeps what its results were made from."""
@@ -45,7 +46,7 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
         same = {**found, "extras": None} == {**source, "extras": None} and set(extras.kinds) <= set(found["extras"])
         if not same or not all(file.is_file() for file in _files(stem, extras, record)):
             return None
-        measurements = read_measurements(stem.with_name(stem.name + SUFFIX)) if extras.any else None
+        measurements = read_measurements(stem.with_name(stem.name + MEASUREMENTS)) if extras.any else None
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
     return record, measurements

@@ -14,7 +14,7 @@ from renalseg.io.files import atomic_path, output_error, write_json
 from renalseg.io.nifti import write_nifti
 from renalseg.model.runtime import peak_host_mb
 from renalseg.report.figures import overlay
-from renalseg.report.measure.tables import SUFFIX as MEASUREMENTS
+from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PAGE, PICTURE, RECORD
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ NO_EXTRAS = Extras()
 
 def targets(stem: Path, extras: Extras = NO_EXTRAS) -> list[Path]:
     """The files of a case, but for DICOM; the record, first here, is renamed last and marks a finished one."""
-    suffixes = [".json", ".png", ".nii.gz"]
-    suffixes += [MEASUREMENTS] * extras.any + [".html"] * extras.page
+    suffixes = [RECORD, PICTURE, LABELS]
+    suffixes += [MEASUREMENTS] * extras.any + [PAGE] * extras.page
     return [stem.with_name(stem.name + suffix) for suffix in suffixes]
 
 
@@ -110,7 +110,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
 @contextmanager
 def _outdated(stem: Path, files: list[Path]) -> Iterator[set[Path]]:
     """What extras may have made of the case before and ``files`` do not replace; removed where the body succeeds."""
-    suffixes = (MEASUREMENTS, ".html", ".seg.dcm", ".sr.dcm")
+    suffixes = (MEASUREMENTS, PAGE, DICOM_SEG, DICOM_SR)
     known = {stem.with_name(stem.name + suffix) for suffix in suffixes} - set(files) if files[0].is_file() else set()
     yield known
     for path in known:

@@ -20,6 +20,7 @@ from renalseg.model.checkpoint import open_weights
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, together, write_report
 from renalseg.report.run_report import RunReport
+from renalseg.report.suffixes import LABELS, PICTURE
 from renalseg.train.cache import GRIDS, prepare
 from renalseg.train.index import is_cache, write_index
 from renalseg.train.parallel import World, join
@@ -213,7 +214,7 @@ def _unpredicted(plan: Plan, fold: int, cases: Sequence[str]) -> list[str]:
             same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        files = (out / f"{case}{suffix}" for suffix in (".nii.gz", ".png"))
+        files = (out / f"{case}{suffix}" for suffix in (LABELS, PICTURE))
         return bool(same and record.get("weights_sha256") == weights.sha256 and all(f.is_file() for f in files))
 
     return [case for case in cases if not is_there(case)]

@@ -17,7 +17,7 @@ from renalseg.io.files import check_writable
 from renalseg.io.kits import KitsCase, fold_split, list_cases, trainable_cases
 from renalseg.model.checkpoint import keep_config, open_weights, save_stage
 from renalseg.model.resunet import build
-from renalseg.model.runtime import Runtime, choose
+from renalseg.model.runtime import Runtime, choose, choose_for_prediction
 from renalseg.predict.pipeline import Models
 from renalseg.train.cache import Prepared, grid_of, prepare
 from renalseg.train.index import is_cache, open_cache
@@ -103,8 +103,9 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
     world.wait()
     validate = None
     if chosen:
-        others = _others(request, runtime)
-        validate = make_validator(request.stage, chosen, request.config, runtime, others, world, hooks.on_example)
+        as_users = choose_for_prediction(str(runtime.device), request.precision)
+        others = _others(request, as_users)
+        validate = make_validator(request.stage, chosen, request.config, as_users, others, world, hooks.on_example)
     return Run(
         stage=request.stage,
         config=request.config,
@@ -241,5 +242,5 @@ def _others(request: Request, runtime: Runtime) -> Models:
     if request.cascade is None:
         return Models()
     weights = open_weights(request.cascade)
-    loaded = {s: [runtime.place(weights.network(s))] for s in STAGES if s != request.stage and s in weights.files}
+    loaded = {s: [runtime.predictor(weights.network(s))] for s in STAGES if s != request.stage and s in weights.files}
     return Models(**loaded)

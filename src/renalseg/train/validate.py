@@ -30,11 +30,12 @@ def make_validator(
     this network's own. Scores are means over the cases: Dice and surface Dice by evaluation class, the share of the
     true voxels inside the box, and the time of a case. The processes of ``world`` share the cases; ``on_example`` gets
     CT, predicted and true labels of this process's alone, since whole volumes are too much to send for a picture. The
-    first process always has the first case.
+    first process always has the first case. ``runtime`` is that of prediction: the network is scored as it will run for
+    users, in their precision and, on a CPU, slab by slab.
     """
 
     def validate(network: torch.nn.Module) -> dict[str, float]:
-        with_this = replace(models, **{stage: [network]})
+        with_this = replace(models, **{stage: [runtime.predictor(network)]})
         mine = [_score_case(case, with_this, config, runtime, on_example) for case in cases[world.rank :: world.size]]
         rows = [row for part in world.gather(mine) for row in part]
         means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

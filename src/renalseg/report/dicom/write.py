@@ -18,8 +18,7 @@ from renalseg.report.dicom.seg import SegKind, build_seg
 from renalseg.report.dicom.segments import Segments, find_segments
 from renalseg.report.dicom.source import SourceSeries, read_source
 from renalseg.report.dicom.sr import build_sr
-
-SEG_SUFFIX, SR_SUFFIX = ".seg.dcm", ".sr.dcm"
+from renalseg.report.suffixes import DICOM_SEG, DICOM_SR
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def write_dicom(case: DicomCase, stem: Path, *, sr: bool = True, kind: SegKind =
 
 def dicom_files(stem: Path, *, sr: bool) -> tuple[Path, ...]:
     """The files that ``write_dicom`` writes where there is a label."""
-    suffixes = (SEG_SUFFIX, SR_SUFFIX) if sr else (SEG_SUFFIX,)
+    suffixes = (DICOM_SEG, DICOM_SR) if sr else (DICOM_SEG,)
     return tuple(stem.with_name(stem.name + suffix) for suffix in suffixes)
 
 

@@ -11,7 +11,7 @@ from renalseg.io.files import output_folder, write_json
 from renalseg.io.kits import is_dataset, list_cases, read_labels
 from renalseg.io.read import NIFTI_SUFFIXES, case_name, read_volume
 from renalseg.report.assess import assess
-from renalseg.report.measure.tables import SUFFIX
+from renalseg.report.suffixes import MEASUREMENTS
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def measure_files(
             try:
                 ct = None if file.ct is None else read_volume(file.ct)
                 measurements = {**assess(read_labels(file.labels), ct, sketches=False)[0], "case": name}
-                write_json(measurements, out / f"{name}{SUFFIX}")
+                write_json(measurements, out / f"{name}{MEASUREMENTS}")
             except RenalsegError as problem:
                 yield Outcome(name, None, str(problem))
             except Exception as problem:  # a defect of one case is no reason to lose the others

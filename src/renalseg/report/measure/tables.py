@@ -13,10 +13,10 @@ from typing import Any
 from renalseg.core.errors import InputError
 from renalseg.io.files import write_text
 from renalseg.report.measure.results import HU_KEYS, SCHEMA
+from renalseg.report.suffixes import MEASUREMENTS
 
 Case = Mapping[str, Any]
 
-SUFFIX = ".measurements.json"
 KIDNEYS, LESIONS = "kidneys.csv", "lesions.csv"
 TISSUES = ("parenchyma", "tumor", "cyst", "total")
 AXES = ("x", "y", "z")
@@ -84,7 +84,7 @@ def write_folder_tables(folder: Path) -> list[str]:
         OutputError: a table could not be written.
     """
     cohort, left_out = [], []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*{MEASUREMENTS}")):
         try:
             cohort.append(read_measurements(path))
         except InputError as problem:

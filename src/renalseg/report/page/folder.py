@@ -9,13 +9,12 @@ from renalseg.core.errors import InputError, OutputError, RenalsegError
 from renalseg.core.volume import Volume
 from renalseg.io.kits import read_labels
 from renalseg.io.read import read_volume
-from renalseg.report.measure.tables import SUFFIX as MEASUREMENTS
 from renalseg.report.measure.tables import read_measurements
 from renalseg.report.page.case import write_case_page
 from renalseg.report.page.cohort import Entry, write_cohort_page
+from renalseg.report.suffixes import LABELS, MEASUREMENTS, PAGE, RECORD
 
 INDEX = "index.html"
-LABELS, RECORD, PAGE = ".nii.gz", ".json", ".html"
 
 Measure = Callable[[Volume, Volume | None], tuple[dict[str, Any], Mapping[int, bytes]]]
 """Labels and their CT, if it is there, to the dict of ``renalseg.report.measure`` and sketches by lesion id."""
