@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -64,6 +64,7 @@ def test_noise_meets_every_code_and_equals_the_reference(reference):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), spacing=SPACINGS, tolerance=st.floats(0, 6))
+@example(seed=0, spacing=(1.0, 0.2, 0.20000000000000004), tolerance=0.2)  # rounding decides which is nearest
 def test_odd_spacings_equal_the_reference(reference, seed, spacing, tolerance):
     truth, prediction = blobs(seed, (7, 8, 9)), blobs(seed + 1, (7, 8, 9))
     if not truth.any() or not prediction.any():

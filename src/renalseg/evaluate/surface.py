@@ -140,15 +140,23 @@ def _near(
 ) -> NDArray[np.bool_]:
     """Which of the cells ``starts`` [n, 3] lie within the tolerance of one of ``ends`` [m, 3].
 
-    The tree only picks the neighbour, with a little slack: its distance is then computed from whole index steps, so
-    that one of exactly the tolerance counts.
+    The tree only finds the neighbours, with a little slack: their distances are then computed from whole index steps,
+    so that one of exactly the tolerance counts. Where the one that the tree calls nearest is too far by less than the
+    slack, another may still be near enough, since rounding decides between the two.
     """
     spacing = np.array(spacing_mm, dtype=np.float64)
     bound = tolerance_mm * (1 + 1e-9) + 1e-9
-    _, nearest = KDTree(ends * spacing).query(starts * spacing, distance_upper_bound=bound)
+
+    def reached(start: NDArray[np.intp], found: NDArray[np.intp]) -> NDArray[np.bool_]:
+        steps = (start - found) * spacing
+        return np.asarray(np.sqrt((steps**2).sum(axis=-1)) <= tolerance_mm, dtype=np.bool_)
+
+    tree = KDTree(ends * spacing)
+    _, nearest = tree.query(starts * spacing, distance_upper_bound=bound)
     near = nearest < len(ends)
-    steps = (starts[near] - ends[nearest[near]]) * spacing
-    near[near] = np.sqrt((steps**2).sum(axis=1)) <= tolerance_mm
+    near[near] = reached(starts[near], ends[nearest[near]])
+    for i in np.flatnonzero(~near & (nearest < len(ends))):
+        near[i] = reached(starts[i], ends[tree.query_ball_point(starts[i] * spacing, bound)]).any()
     return np.asarray(near, dtype=np.bool_)
 
 
