@@ -358,6 +358,19 @@ def test_scales_fill_their_range_evenly():
     np.testing.assert_allclose(np.quantile(scales, [0, 0.25, 0.5, 0.75, 1]), [0.6, 0.775, 0.95, 1.125, 1.3], atol=0.06)
 
 
+def test_turns_and_shifts_fill_their_ranges_evenly():
+    config = Augmentation(rotate_degrees=20.0, shift=0.05)
+    planes = [draw_plane(SHAPE, config, rng(seed)) for seed in range(300)]
+    half = np.array([SHAPE[2], SHAPE[1]]) / 2  # to voxels, in (x, y)
+    turns = [plane[:, :2] * half[:, None] / half for plane in planes]
+    angles = np.degrees([np.arctan2(turn[1, 0], turn[0, 0]) for turn in turns])
+    evenly = np.array([-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_allclose(np.quantile(angles, [0, 0.25, 0.5, 0.75, 1]), 20 * evenly, atol=3)
+    for axis in (0, 1):
+        shifts = [plane[axis, 2] for plane in planes]
+        np.testing.assert_allclose(np.quantile(shifts, [0, 0.25, 0.5, 0.75, 1]), 0.1 * evenly, atol=0.015)
+
+
 @pytest.mark.parametrize("scale", [0.6, 1.3])
 def test_the_scale_is_that_of_the_picture(scale):
     config = Augmentation(scale=(scale, scale), scale_probability=1.0, rotate_degrees=0, shift=0)

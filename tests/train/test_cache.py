@@ -222,6 +222,15 @@ def test_what_decides_the_arrays_decides_the_key(make_config):
         make_config(ignore_beyond_mm=9.0),
         changed(config, margin_mm=(9.0, 9.0, 9.0)),
         config.model_copy(update={"preparation": Preparation(margin_jitter=(1.0, 1.0))}),
+        config.model_copy(update={"preparation": Preparation(roi="coarse")}),
+        config.model_copy(update={"fine": config.fine.model_copy(update={"in_plane": (16, 32)})}),
     ):
         assert settings_key("fine", config) != settings_key("fine", other)
         assert settings_key("coarse", config) == settings_key("coarse", other)
+    shape = changed(config, shape=(16, 16, 32))
+    assert settings_key("coarse", config) != settings_key("coarse", shape)
+    assert settings_key("fine", config) == settings_key("fine", shape)
+    window = config.intensity.model_copy(update={"clip_hu": (-100.0, 300.0)})
+    for grid in GRIDS:
+        other = config.model_copy(update={"intensity": window})
+        assert settings_key(grid, config) != settings_key(grid, other)

@@ -65,6 +65,17 @@ def test_half_of_the_lesion_runs_hold_a_mass(stage, value, least, most):
     assert least <= np.mean([start <= 60 < stop for start, stop in runs]) <= most
 
 
+@pytest.mark.parametrize(("stage", "least", "most"), [("lesion", 0.45, 0.75), ("kidney", 0.0, 0.25)])
+def test_samples_of_the_lesion_stage_hold_a_mass_as_often_as_its_runs(stage, least, most, tmp_path):
+    (made,) = cases(tmp_path, 80)
+    labels = np.ones((80, 16, 24), np.uint8)
+    labels[60, 5:9, 5:9] = 2
+    made.write(np.zeros_like(labels, np.float16), labels)
+    patches = Patches([made], stage, settings(), augmented=False)
+    held = [bool((patches[Key(0, position, 0)].patches[0].labels == 2).any()) for position in range(200)]
+    assert least <= np.mean(held) <= most
+
+
 def test_every_run_is_reached():
     target = np.zeros((6, 2, 2), np.uint8)
     assert {choose_slices(target, 4, np.random.default_rng(s))[0] for s in range(50)} == {0, 1, 2}
@@ -79,6 +90,22 @@ QUIET = Augmentation(
 def settings(**changes) -> Training:
     values = {"patch": (8, 16, 24), "epochs": 1, "class_weights": (1.0, 1.0), "augmentation": QUIET, "seed": 7}
     return Training(**(values | changes))
+
+
+@pytest.mark.parametrize("name", ["mirror_z", "intensity_probability"])
+@pytest.mark.parametrize("on_device", [True, False])
+def test_samples_are_augmented_as_the_settings_say(name, on_device, tmp_path):
+    made, config = cases(tmp_path, 8), settings(augmentation=QUIET.model_copy(update={name: 1.0}))
+    image, _ = made[0].load()
+
+    def sample(config):
+        patches = Patches(made, "kidney", config, augmented=not on_device)
+        found = patches[Key(0, 0, 0)]
+        return finish(found, "kidney", config, torch.device("cpu")) if on_device else found
+
+    plain = torch.from_numpy(np.array(image, np.float32))[None]
+    assert torch.equal(sample(settings()).image, plain)
+    assert not torch.allclose(sample(config).image, plain, atol=1e-3)
 
 
 def test_mixup_takes_another_case_with_its_probability_and_weight():

@@ -3,11 +3,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -175,12 +173,44 @@ def test_a_dataset_without_labels_is_refused(dataset, make_config, tmp_path):
         run_training(request("coarse", tmp_path / "data", tmp_path / "out", make_config()), QUIET)
 
 
-def command(stage, dataset, out, config, *more):
-    """The command line of a run, as a list."""
+def arguments(stage, dataset, out, config, *more):
+    """The arguments of a run's command line."""
     path = out.parent / "config.yaml"
     path.write_text(config.to_yaml())
     options = ["--data", dataset, "--out", out, "--config", path, "--device", "cpu", "--precision", "fp32", *more]
-    return ["-m", "renalseg", "train", stage, *(str(option) for option in options)]
+    return ["train", stage, *(str(option) for option in options)]
+
+
+def command(*run):
+    """The command line of a run, without the interpreter."""
+    return ["-m", "renalseg", *arguments(*run)]
+
+
+KILLED_IN_ITS_SECOND_EPOCH = """
+import os, signal
+from renalseg.__main__ import main
+from renalseg.train import loop
+
+whole = loop._step
+
+def step(run, state, *more):
+    made = whole(run, state, *more)
+    if state.progress["epoch"] == 1 and run.world.first:
+        os.killpg(0, signal.SIGKILL)  # the loaders too
+    return made
+
+if __name__ == "__main__":
+    loop._step = step
+    main()
+"""
+"""A program that does as ``renalseg`` and kills itself after the first step of the second epoch."""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_IN_ITS_SECOND_EPOCH)
+    return str(script)
 
 
 def alone(**changes):
@@ -189,7 +219,7 @@ def alone(**changes):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, write_dataset, make_config, tmp_path):
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, killed, write_dataset, make_config, tmp_path):
     data = write_dataset(tmp_path / "data", 7)
     config = make_config(
         epochs=4, mixup_probability=0.7, paste_probability=0.5, hard_cases=0.3, hard_voxels=0.3, ema=0.9
@@ -197,24 +227,20 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_bit_equal(stage, write_datas
     config = config.model_copy(
         update={"training": {k: v.model_copy(update={"batch": 1}) for k, v in config.training.items()}}
     )
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    straight, out = tmp_path / "straight", tmp_path / "out"
     subprocess.run([sys.executable, *command(stage, data, straight, config, "--workers", 1)], check=True, env=alone())
-    run = [sys.executable, *command(stage, data, killed, config, "--workers", 1)]
-    process = subprocess.Popen(run, env=alone(), start_new_session=True)
-    log = killed / stage / "metrics.jsonl"
-    while not log.exists() and process.poll() is None:  # killed in or after its second epoch, before its last one ends
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 1 <= len(log.read_text().splitlines()) < 4
-    subprocess.run([*run, "--resume"], check=True, env=alone())
+    run = arguments(stage, data, out, config, "--workers", 1)
+    died = subprocess.run([sys.executable, killed, *run], env=alone(), start_new_session=True, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert [m["epoch"] for m in metrics(out, stage)] == [1]
+    subprocess.run([sys.executable, "-m", "renalseg", *run, "--resume"], check=True, env=alone())
     for name in (f"{stage}.safetensors", f"{stage}/last.safetensors"):
-        expected, found = (load_file(folder / name) for folder in (straight, killed))
+        expected, found = (load_file(folder / name) for folder in (straight, out))
         assert expected.keys() == found.keys()
         for key, value in expected.items():
             assert torch.equal(found[key], value), key
     for key in ("epoch", "lr", "loss"):
-        assert [m[key] for m in metrics(killed, stage)] == [m[key] for m in metrics(straight, stage)]
+        assert [m[key] for m in metrics(out, stage)] == [m[key] for m in metrics(straight, stage)]
 
 
 def same_weights(one, two, stage):
@@ -225,14 +251,14 @@ def same_weights(one, two, stage):
 
 @pytest.mark.parametrize(("stage", "hard", "epochs"), [("coarse", 0.0, 7), ("lesion", 0.2, 10)])
 def test_two_processes_equal_one_bit_for_bit_and_go_on_as_one(
-    stage, hard, epochs, write_dataset, make_config, tmp_path
+    stage, hard, epochs, killed, write_dataset, make_config, tmp_path
 ):
     """20 steps or more; without mining the last of each epoch has a single case, so one process has none."""
     data = write_dataset(tmp_path / "data", 9)
     config = make_config(
         epochs=epochs, batch=3, mixup_probability=0.5, paste_probability=0.5, hard_cases=hard, validate_every=epochs
     )
-    one, two, mixed = (tmp_path / name for name in ("one", "two", "mixed"))
+    one, two = (tmp_path / name for name in ("one", "two"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--fold", 0, "--validation-cases", 2]
     subprocess.run([sys.executable, *command(stage, data, one, config, *options)], check=True, env=alone())
@@ -241,16 +267,14 @@ def test_two_processes_equal_one_bit_for_bit_and_go_on_as_one(
     first, second = ([{k: v for k, v in m.items() if k not in TIMES} for m in metrics(o, stage)] for o in (one, two))
     assert first == second
     assert first[-1]["dice_kidney"] > 0
-    run = subprocess.Popen([*torchrun, *command(stage, data, mixed, config, *options)], env=alone())
-    while not (mixed / stage / "last.safetensors").exists() and run.poll() is None:
-        time.sleep(0.002)
-    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
-        process.kill()
-    run.wait()
-    subprocess.run(
-        [sys.executable, *command(stage, data, mixed, config, *options, "--resume")], check=True, env=alone()
-    )
-    assert same_weights(one, mixed, stage)
+    for name, before, after in (("less", torchrun, [sys.executable]), ("more", [sys.executable], torchrun)):
+        out = tmp_path / name
+        run = arguments(stage, data, out, config, *options)
+        died = subprocess.run([*before, killed, *run], env=alone(), start_new_session=True, check=False)
+        assert died.returncode
+        assert [m["epoch"] for m in metrics(out, stage)] == [1]
+        subprocess.run([*after, "-m", "renalseg", *run, "--resume"], check=True, env=alone())
+        assert same_weights(one, out, stage)
 
 
 def test_more_processes_than_a_batch_holds_are_refused(dataset, make_config, tmp_path, monkeypatch):
@@ -353,11 +377,13 @@ def test_samples_are_shown_before_their_step_and_their_making_is_timed(dataset, 
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-def test_the_loader_pins_for_cuda_alone(device, dataset, make_config, make_run, tmp_path, monkeypatch):
+def test_a_gpu_augments_itself_and_the_loader_pins_for_cuda_alone(
+    device, dataset, make_config, make_run, tmp_path, monkeypatch
+):
     options = {}
 
-    def loader(*_, **given):
-        options.update(given)
+    def loader(patches, **given):
+        options.update(given, augmented=patches.augmented)
         raise Stop
 
     monkeypatch.setattr("renalseg.train.loop.DataLoader", loader)
@@ -365,3 +391,4 @@ def test_the_loader_pins_for_cuda_alone(device, dataset, make_config, make_run, 
     with pytest.raises(Stop):
         train(make_run("coarse", dataset, tmp_path, make_config(), runtime=Runtime(torch.device(device), "fp32")))
     assert options["pin_memory"] == (device == "cuda")
+    assert options["augmented"] == (device == "cpu")

@@ -10,20 +10,22 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from renalseg.config import STAGES
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
-from renalseg.train.loop import train
+from renalseg.train.loop import cosine, train
+from renalseg.train.loss import dice_ce
+from renalseg.train.prepare import IGNORE
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def steps():
-    """What the optimiser sees at each step: the norm of the gradient, and its settings."""
+    """What the optimiser sees at each step: the norm of the gradient, the learning rate, and its settings."""
     seen = []
 
     def note(optimiser, *_):
         (group,) = optimiser.param_groups
         norm = torch.cat([p.grad.reshape(-1) for p in group["params"]]).norm()
-        seen.append((float(norm), len(group["params"]), type(optimiser), group["weight_decay"]))
+        seen.append((float(norm), group["lr"], len(group["params"]), type(optimiser), group["weight_decay"]))
 
     hook = register_optimizer_step_pre_hook(note)
     yield seen
@@ -61,7 +63,51 @@ def test_weight_decay_is_that_of_the_settings_for_all_weights(stage, steps, data
     config = make_config(epochs=1, weight_decay=0.125)
     train(make_run(stage, dataset, tmp_path, config))
     every = len(list(build(config.network(stage)).parameters()))
-    assert [step[1:] for step in steps] == [(every, torch.optim.AdamW, 0.125)]
+    assert [step[2:] for step in steps] == [(every, torch.optim.AdamW, 0.125)]
+
+
+def test_the_optimiser_has_the_cosines_rate_at_each_step(steps, dataset, make_config, make_run, tmp_path):
+    config = make_config(epochs=3, batch=1, learning_rate=1e-3)
+    train(make_run("coarse", dataset, tmp_path, config, cases=2))
+    assert [rate for _, rate, *_ in steps] == [cosine(1e-3, step, 6) for step in range(6)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_mixed_sample_is_compared_with_both_its_targets(stage, dataset, make_config, make_run, tmp_path):
+    """Cross-entropy is linear in the target: that of a mixture is the mixture of the two."""
+    config = make_config(epochs=1, batch=1, mixup_probability=1.0, mixup_alpha=5.0, dice_weight=0.0, hard_voxels=1.0)
+    config = with_class_weights_of_1(config)
+    samples, losses = [], []
+    hooks = {"on_samples": samples.extend, "on_step": lambda *step: losses.append(step[2])}
+    train(make_run(stage, dataset, tmp_path, config, cases=3, **hooks))
+    sample, settings = samples[0], config.training[stage]
+    network = build(config.network(stage), settings.seed)
+    assert 0.5 <= sample.weight < 0.95
+    with torch.no_grad():
+        logits = network(sample.image[None])
+    known = [(target != IGNORE).float() for target in (sample.target, sample.other)]
+    own, other = (float(dice_ce(logits, target[None], settings)[0]) for target in (sample.target, sample.other))
+    shares = [sample.weight * float(known[0].sum()), (1 - sample.weight) * float(known[1].sum())]
+    assert losses[0] == pytest.approx((own * shares[0] + other * shares[1]) / sum(shares), rel=2e-5)
+    assert losses[0] != pytest.approx(own, rel=2e-4)
+
+
+def with_class_weights_of_1(config):
+    training = {
+        stage: settings.model_copy(update={"class_weights": (1.0,) * len(settings.class_weights)})
+        for stage, settings in config.training.items()
+    }
+    return config.model_copy(update={"training": training})
+
+
+def test_mining_remembers_the_losses_of_the_steps(dataset, make_config, make_run, tmp_path):
+    order, losses = [], []
+    hooks = {"on_samples": lambda samples: order.extend(s.case for s in samples)}
+    hooks["on_step"] = lambda *step: losses.append(step[2])
+    config = make_config(epochs=1, batch=1, hard_cases=0.0, mixup_probability=0.0)
+    progress = train(make_run("lesion", dataset, tmp_path, config, cases=3, **hooks))
+    assert len(set(losses)) == 3
+    assert progress["case_losses"] == [losses[order.index(case)] for case in range(3)]
 
 
 def last(folder):
