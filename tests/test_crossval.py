@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,6 +251,82 @@ def test_interrupted_in_training_it_goes_on_there(make_plan, tmp_path):
     cross_validate(make_plan(tmp_path / "out", folds=(0,)), Reports(said.append))
     assert said[:3] == ["fold 0: trained already: coarse", "fold 0: kidney begins", "fold 0: lesion begins"]
     assert times(tmp_path / "out", "/coarse", ".npy") == before
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from renalseg.batch import results
+from renalseg.cli import main
+from renalseg.train import loop
+
+place, count = sys.argv.pop(1), 0
+
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def step(run, *more):
+    global count
+    count += run.stage == "kidney"
+    if count == 3:
+        kill()
+    return whole_step(run, *more)
+
+def save(path, array):
+    global count
+    count += 1
+    whole_save(path, array[: len(array) // (1 + (count == 6))])
+    if count == 6:
+        kill()
+
+whole_step, whole_save = loop._step, np.save
+if __name__ == "__main__":
+    if place == "preparing":
+        np.save = save
+    elif place == "training":
+        loop._step = step
+    else:
+        results.overlay = kill
+    main()
+"""
+"""A program that does as ``renalseg`` and kills itself at the place of its first argument."""
+
+
+@pytest.mark.parametrize("place", ["preparing", "training", "predicting"])
+def test_killed_it_goes_on_and_ends_as_if_nothing_had_been(place, finished, dataset, make_plan, tmp_path):
+    script, plan = tmp_path / "killed.py", make_plan(tmp_path / "out", folds=(0,))
+    script.write_text(KILLED)
+    (tmp_path / "config.yaml").write_text(plan.config.to_yaml())
+    options = ["--data", dataset, "--out", plan.out, "--config", tmp_path / "config.yaml", "--folds", 0]
+    options += ["--device", "cpu", "--precision", "fp32", "--validation-cases", 1]
+    command = [sys.executable, script, place, "crossval", *options]
+    died = subprocess.run([str(word) for word in command], check=False, stdout=subprocess.DEVNULL)
+    assert died.returncode == -signal.SIGKILL
+    begun = {"preparing": set(), "training": {"coarse"}, "predicting": set(STAGES)}[place]
+    assert {path.parent.name for path in plan.out.glob("fold_0/*/last.safetensors")} == begun
+    (found,) = cross_validate(plan).folds
+    assert not list(plan.out.rglob("*.tmp-*"))
+    expected = finished[1].folds[0]
+    assert [(case.case_id, case.dice) for case in found.scores.cases] == [
+        (case.case_id, case.dice) for case in expected.scores.cases
+    ]
+    for stage in STAGES:
+        one, other = (load_file(out / "fold_0" / f"{stage}.safetensors") for out in (finished[0], plan.out))
+        assert all(torch.equal(other[key], value) for key, value in one.items())
+
+
+def test_determinism_is_asked_of_training(make_plan, tmp_path, monkeypatch):
+    asked = []
+
+    def note(request, *_):
+        asked.append(request.deterministic)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("renalseg.crossval.run.run_training", note)
+    for wanted in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            cross_validate(replace(make_plan(tmp_path / str(wanted)), deterministic=wanted))
+    assert asked == [True, False]
 
 
 def test_a_case_that_fails_costs_its_fold_the_scores_and_no_other(copy, make_plan, monkeypatch):

@@ -3,6 +3,9 @@
 import errno
 import json
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,28 @@ def test_success_replaces_the_file_and_leaves_nothing_else(tmp_path):
             temporary.write_text(content)
         assert path.read_text() == content
     assert [p for p in everything(tmp_path) if p.is_file()] == [path]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
+    path = tmp_path / "case [1].nii.gz"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        ours = temporary.name
+    dead = ours.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+    others = [
+        ours,  # of a process that is at work
+        dead.replace("case [1]", "case 1"),
+        dead.replace("case [1]", "case [1]x"),
+        dead.replace(platform.node()[:40], "elsewhere"),
+        dead.replace(".nii.gz", ".json"),
+    ]
+    for name in (dead, *others):
+        (tmp_path / name).write_text("half")
+    with atomic_path(path) as temporary:
+        temporary.write_text("again")
+    assert {p.name for p in everything(tmp_path)} == {path.name, *others}
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])

@@ -1,6 +1,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ import pytest
 from renalseg.config import STAGES, Config, Preparation
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.kits import list_cases, read_case
-from renalseg.model import checkpoint
+from renalseg.model import checkpoint, runtime
+from renalseg.train import cache as train_cache
 from renalseg.train.cache import GRIDS, VERSION, prepare, settings_key
 from renalseg.train.index import is_cache, open_cache, write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
@@ -122,6 +126,62 @@ def test_regions_come_from_a_coarse_network_where_configured(dataset, small_conf
     for settings, weights in ((config, None), (small_config, small_weights)):
         with pytest.raises(ConfigError, match=r"preparation\.roi"):
             prepare(dataset, tmp_path, ["fine"], settings, IDS[:1], coarse_weights=weights)
+
+
+def test_the_coarse_network_is_loaded_once_and_runs_where_asked(
+    dataset, small_config, small_weights, tmp_path, monkeypatch
+):
+    asked, loaded = [], []
+    choose, network = runtime.choose_for_prediction, checkpoint.Weights.network
+    monkeypatch.setattr(runtime, "choose_for_prediction", lambda device: asked.append(device) or choose("cpu"))
+    monkeypatch.setattr(checkpoint.Weights, "network", lambda *a: loaded.append(a[1]) or network(*a))
+    config = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
+    train_cache._coarse_network.cache_clear()
+    prepare(dataset, tmp_path, ["fine"], config, IDS, coarse_weights=small_weights, device="cuda:3")
+    assert asked == ["cuda:3"]
+    assert loaded == ["coarse"]
+    train_cache._coarse_network.cache_clear()
+
+
+KILLED_BETWEEN_LABELS_AND_IMAGE = """
+import os, signal, sys
+import numpy as np
+from renalseg.cli import main
+
+save, saved = np.save, []
+
+def half(path, array):
+    saved.append(path)
+    if len(saved) < 4:
+        return save(path, array)
+    save(path, array[: len(array) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    np.save = half
+    main()
+"""
+
+
+def test_killed_in_writing_it_goes_on_and_leaves_nothing_behind(dataset, make_config, tmp_path):
+    script, settings, out = tmp_path / "killed.py", tmp_path / "config.yaml", tmp_path / "cache"
+    script.write_text(KILLED_BETWEEN_LABELS_AND_IMAGE)
+    settings.write_text(make_config().to_yaml())
+    command = ["prepare", str(dataset), "--out", str(out), "--config", str(settings)]
+    assert subprocess.run([sys.executable, str(script), *command], check=False).returncode == -signal.SIGKILL
+    (half,) = out.rglob("*.tmp-*")
+    assert half.parent.name == "fine"
+    before = mtimes(out / "coarse")
+    assert len(before) == 2
+    subprocess.run([sys.executable, "-m", "renalseg", *command], check=True)
+    assert not list(out.rglob("*.tmp-*"))
+    assert mtimes(out / "coarse").items() >= before.items()
+    expected = prepare(dataset, tmp_path / "straight", GRIDS, make_config(), IDS)
+    found = open_cache(out).cases("lesion", make_config())
+    assert list(found) == IDS
+    for one, other in zip(expected["fine"], found.values(), strict=True):
+        for first, second in zip(one.load(), other.load(), strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def test_the_index_tells_what_is_there(dataset, make_config, tmp_path):

@@ -2,11 +2,15 @@
 
 import argparse
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from renalseg.config import STAGES
 from renalseg.model.runtime import Runtime
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "training_step.py"
@@ -42,8 +46,8 @@ def test_shares_of_a_step_and_arithmetic_of_the_samples_that_ran(
     monkeypatch.setattr(torch.nn.Module, "__call__", spy)
     a = argparse.Namespace(steps=4, workers=0, compile=False, cases=391)
     runtime = Runtime(torch.device("cpu"), "fp32")
-    row = benchmark.measure("kidney", config, runtime, a, tmp_path)
-    shares = waiting, making, network = [float(cell) for cell in row.strip("| ").split("|")[2:5]]
+    cells, _ = benchmark.measure("kidney", config, runtime, a, tmp_path)
+    shares = waiting, making, network = [float(cell) for cell in cells[2:5]]
     assert len(counted) == 4 * 2
     assert counted == ran[2:]
     assert len(set(counted)) > 2
@@ -51,3 +55,35 @@ def test_shares_of_a_step_and_arithmetic_of_the_samples_that_ran(
     assert all(-0.1 < share < 100 for share in shares)
     assert network > 10
     assert (waiting > making) == loader_finishes
+
+
+def test_the_whole_program_prints_a_row_a_stage_and_the_sum(benchmark, make_config, monkeypatch, capsys):
+    config = make_config(epochs=100, batch=2, hard_cases=0.2)
+    monkeypatch.setattr(benchmark, "preset", {"tiny": config}.get)
+    monkeypatch.setattr(benchmark, "matrix_rate", lambda _: 1.0)
+    options = ["--preset", "tiny", "--steps", "2", "--workers", "0", "--device", "cpu", "--precision", "fp32"]
+    monkeypatch.setattr("sys.argv", ["training_step.py", *options, "--cases", "9"])
+    benchmark.main()
+    *_, first, second, third, _, last = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second, third)]
+    assert [row[0] for row in rows] == list(STAGES)
+    assert all((row[5], row[7]) == ("-", "-") for row in rows)  # no GPU
+    sum_h = float(last.split(": ")[1].split()[0])
+    assert sum_h == pytest.approx(sum(float(row[8]) for row in rows), abs=0.16)
+
+
+def test_the_schedule_is_epochs_times_steps_of_the_cases_that_are_kept(benchmark, make_config, tmp_path, monkeypatch):
+    """9 cases of which 1 is left out, in batches of 2: 4 steps an epoch. Time is made to go by a second a look."""
+    clock = itertools.count()
+    monkeypatch.setattr(benchmark, "_now", lambda _: float(next(clock)))
+    a = argparse.Namespace(steps=2, workers=0, compile=False, cases=9)
+    config = make_config(epochs=900, batch=2, hard_cases=0.2)
+    cells, hours = benchmark.measure("coarse", config, Runtime(torch.device("cpu"), "fp32"), a, tmp_path)
+    assert cells[1] == "2.00"
+    assert hours == pytest.approx(900 * 4 * 2.0 / 3600)
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10))))
+def test_time_that_spans_share_counts_once(benchmark, spans):
+    spans = [(start, start + length) for start, length in spans]
+    assert benchmark.covered(spans) == len({i for start, end in spans for i in range(start, end)})

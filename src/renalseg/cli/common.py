@@ -39,6 +39,7 @@ class StageName(StrEnum):
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps")]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="equal results on a GPU, slower")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16")]
 Preset = Annotated[str | None, typer.Option(help=", ".join(PRESETS))]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from renalseg.cli.common import Device, Precision, Preset, app, configuration
+from renalseg.cli.common import Deterministic, Device, Precision, Preset, app, configuration
 
 
 @app.command()
@@ -20,6 +20,7 @@ def crossval(
     precision: Precision = "auto",
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare, load and evaluate")] = 0,
     validation_cases: Annotated[int, typer.Option(min=0, help="cases of a fold shown at a validation")] = 4,
+    deterministic: Deterministic = False,
 ) -> None:
     """Train every fold, segment what it left out, score it all; interrupted, it goes on where it stopped.
 
@@ -33,7 +34,7 @@ def crossval(
     from renalseg.crossval import Plan, Reports, cross_validate
 
     settings = configuration(preset, config)
-    plan = Plan(data, out, settings, _numbers(folds), device, precision, workers, validation_cases)
+    plan = Plan(data, out, settings, _numbers(folds), device, precision, workers, validation_cases, deterministic)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes one alone speaks
     with Progress(*columns, disable=not first) as bar:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from renalseg.cli.common import Device, Keep, Precision, Preset, StageName, app, bar, configuration
+from renalseg.cli.common import Deterministic, Device, Keep, Precision, Preset, StageName, app, bar, configuration
 
 
 @app.command()
@@ -71,6 +71,7 @@ def prepare(
     coarse: Annotated[
         str | None, typer.Option(help="weights whose coarse stage finds the regions (preparation.roi: coarse)")
     ] = None,
+    device: Device = "auto",
 ) -> None:
     """Resample every case once, for training; interrupted, it goes on where it stopped."""
     from renalseg.io.files import check_writable
@@ -87,7 +88,7 @@ def prepare(
         def on_case(_: str, done: int, total: int) -> None:
             advance(done, total)
 
-        prepared = resample(dataset, out, GRIDS, settings, cases, workers, on_case, coarse)
+        prepared = resample(dataset, out, GRIDS, settings, cases, workers, on_case, coarse, device)
         write_index(dataset, out, settings, prepared)
     size = sum(p.image.stat().st_size + p.labels.stat().st_size for grid in prepared.values() for p in grid) / 1e9
     print(f"{len(cases)} cases in {out}, {size:.2f} GB")
@@ -108,7 +109,7 @@ def train(
     validation_cases: Annotated[int, typer.Option(min=0, help="cases of the fold scored at a validation")] = 4,
     cascade: Annotated[Path | None, typer.Option(help="weights of the other stages for validation")] = None,
     initial: Annotated[str | None, typer.Option(help="weights, by name or folder, to train further")] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="equal results on a GPU, slower")] = False,
+    deterministic: Deterministic = False,
     keep: Annotated[Keep, typer.Option(help="weights of the best validation, or of the last epoch")] = Keep.best,
 ) -> None:
     """Train one stage. On several GPUs: torchrun --nproc-per-node N -m renalseg train ..."""

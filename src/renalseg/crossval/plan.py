@@ -28,6 +28,7 @@ class Plan:
     precision: str = "auto"
     workers: int = 0
     validation_cases: int = 4
+    deterministic: bool = False
 
     def weights(self, fold: int) -> Path:
         """The weights folder of a fold."""

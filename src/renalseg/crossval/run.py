@@ -173,6 +173,7 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, 
         workers=plan.workers,
         validation_cases=plan.validation_cases,
         cascade=out if from_coarse else None,
+        deterministic=plan.deterministic,
         keep="last",
     )
 

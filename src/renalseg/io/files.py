@@ -1,9 +1,11 @@
 """Writing files so that a reader never meets half of one, and errors that say what to do."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +38,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling of ``path`` that becomes ``path`` on success and is deleted on any failure.
 
     The temporary name keeps the suffix (``.nii.gz`` too), so that writers choose the right format. Missing parent
-    folders are created, and removed again after a failure.
+    folders are created, and removed again after a failure. What a killed process of this machine left of the same file
+    is deleted first.
 
     Args:
         path: the file to be written; an existing one is replaced only on success.
@@ -48,6 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         _make_folders(path.parent, created)
+        _remove_remains(path)
         temporary = _temporary_name(path)
         yield temporary
         os.replace(temporary, path)
@@ -162,8 +166,29 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _temporary_name(path: Path) -> Path:
+    beginning, suffix = _temporary_beginning(path)
+    return path.with_name(f"{beginning}{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+
+
+def _temporary_beginning(path: Path) -> tuple[str, str]:
+    """What all temporary names of a file on this machine begin and end with; between them stands the process."""
     stem, suffix = split_name(path.name)
-    return path.with_name(f".{stem[:100]}.tmp-{os.getpid()}-{secrets.token_hex(3)}{suffix}")
+    return f".{stem[:100]}.tmp-{platform.node()[:40]}-", suffix
+
+
+def _remove_remains(path: Path) -> None:
+    """Deletes temporary files of ``path`` whose process is gone: it was killed, and had no time to tidy up."""
+    beginning, suffix = _temporary_beginning(path)
+    remains = list(path.parent.glob(f"{glob.escape(beginning)}*{glob.escape(suffix)}"))
+    if not remains:
+        return
+    import psutil  # here, since nearly no program needs it
+
+    for other in remains:
+        process, _, drawn = other.name[len(beginning) : len(other.name) - len(suffix)].partition("-")
+        if process.isdecimal() and len(drawn) == 6 and not psutil.pid_exists(int(process)):
+            with suppress(OSError):
+                other.unlink()
 
 
 def _make_folders(folder: Path, created: list[Path]) -> None:

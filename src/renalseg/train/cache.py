@@ -10,6 +10,7 @@ source or setting is done anew and nothing else is. Files are written atomically
 Which of them are there ``CACHE/index.json`` tells (``train.index``).
 """
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ from renalseg.image.boxes import Box
 from renalseg.io.files import atomic_path, file_sha256, write_json
 from renalseg.io.kits import KitsCase, list_cases, read_case
 from renalseg.train.prepare import coarse_arrays, fine_arrays
+
+if TYPE_CHECKING:
+    import torch
+
+    from renalseg.model.runtime import Runtime
 
 GridName = Literal["coarse", "fine"]
 GRIDS: tuple[GridName, ...] = ("coarse", "fine")
@@ -88,6 +94,7 @@ def prepare(
     workers: int = 1,
     on_case: Callable[[str, int, int], None] | None = None,
     coarse_weights: str | Path | None = None,
+    device: str = "auto",
 ) -> dict[GridName, list[Prepared]]:
     """Prepares ``case_ids`` of a dataset, reusing what is in ``cache`` already.
 
@@ -101,6 +108,7 @@ def prepare(
         on_case: called with (case, done, total).
         coarse_weights: packaged weights by name, or a folder, whose coarse network's boxes are the regions, where
             ``preparation.roi`` is "coarse".
+        device: where that network runs.
 
     Raises:
         InputError: a case has no image or no labels, or cannot be read.
@@ -116,7 +124,7 @@ def prepare(
     unknown = [i for i in case_ids if i not in by_id]
     if unknown:
         raise InputError(f"{dataset} holds no case {unknown[0]}; check the ids or the dataset folder.")
-    found_by = _coarse_weights(coarse_weights, config) if coarse_weights is not None else None
+    found_by = _coarse_weights(coarse_weights, config, device) if coarse_weights is not None else None
     jobs = [_Job(by_id[i], cache, tuple(grids), config, found_by) for i in case_ids]
     done: dict[GridName, list[Prepared]] = {grid: [] for grid in grids}
     for index, found in enumerate(spread(_prepare_case, jobs, workers)):
@@ -149,13 +157,14 @@ class _Job:
 
 @dataclass(frozen=True)
 class _CoarseWeights:
-    """The weights folder whose coarse network finds the regions, and the hash of that network's file."""
+    """The weights folder whose coarse network finds the regions, the hash of that network's file, and its device."""
 
     path: Path
     sha256: str
+    device: str
 
 
-def _coarse_weights(name_or_dir: str | Path, config: Config) -> _CoarseWeights:
+def _coarse_weights(name_or_dir: str | Path, config: Config, device: str) -> _CoarseWeights:
     """Makes sure that a coarse network sees the images that it was trained on, and that its mask means the same."""
     from renalseg.model.checkpoint import open_weights  # here, since preparing without a network needs no torch
 
@@ -173,7 +182,7 @@ def _coarse_weights(name_or_dir: str | Path, config: Config) -> _CoarseWeights:
                 f"{weights.path}: these weights were trained with {part}.{key} {before[key]}, the configuration says "
                 f"{now[key]}; set it to theirs, or name other weights"
             )
-    return _CoarseWeights(weights.path, file_sha256(weights.files["coarse"]))
+    return _CoarseWeights(weights.path, file_sha256(weights.files["coarse"]), device)
 
 
 def spread(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
@@ -204,16 +213,23 @@ def _predicted_box(ct: Volume, job: _Job) -> Box | None:
     """The region that the coarse networks find; None, for the true one, where no network is asked or nothing found."""
     if job.coarse is None:
         return None
-    from renalseg.model.checkpoint import open_weights
-    from renalseg.model.runtime import choose
     from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
     from renalseg.predict.roi import find_box
 
-    runtime = choose("auto")
-    network = runtime.place(open_weights(job.coarse.path).network("coarse"))
+    network, runtime = _coarse_network(job.coarse)
     probability = coarse_probability(coarse_input(ct, job.config, runtime), [network], runtime)
     mask, _ = clean_coarse(probability, ct, job.config)
     return find_box(mask, ct, job.config)
+
+
+@functools.lru_cache(maxsize=1)
+def _coarse_network(coarse: _CoarseWeights) -> "tuple[torch.nn.Module, Runtime]":
+    """The network, as users run it; loaded once in a process, since it is asked about every case."""
+    from renalseg.model.checkpoint import open_weights
+    from renalseg.model.runtime import choose_for_prediction
+
+    runtime = choose_for_prediction(coarse.device)
+    return runtime.predictor(open_weights(coarse.path).network("coarse")), runtime
 
 
 def _key(job: _Job, grid: GridName, source: str) -> str:

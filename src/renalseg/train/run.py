@@ -165,9 +165,8 @@ def _prepare(request: Request, data: _Data, ids: list[str], hooks: Hooks) -> lis
         return [data.prepared[i] for i in ids]
     grid, workers = grid_of(request.stage), max(1, request.workers)
     coarse = request.cascade if request.config.preparation.roi == "coarse" and grid == "fine" else None
-    return prepare(data.dataset, request.out / "cache", [grid], request.config, ids, workers, hooks.on_case, coarse)[
-        grid
-    ]
+    cache, config = request.out / "cache", request.config
+    return prepare(data.dataset, cache, [grid], config, ids, workers, hooks.on_case, coarse, request.device)[grid]
 
 
 def _split(request: Request, data: _Data) -> tuple[list[str], list[str]]:
