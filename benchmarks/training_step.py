@@ -4,16 +4,20 @@
                                        [--device auto] [--precision auto] [--cases 391] [--compile]
 
 Runs the real loop on made-up arrays whose depths follow the slices of KiTS23's regions, drops the first step, and
-projects the paper's schedule for ``--cases`` training cases. One row a stage, as Markdown. The shares of a step are:
-waiting for the loader; making samples (copying, augmenting and mixing them; on a CPU the loader does this, so it is in
-the waiting, or beside the training); and the network, forward, backward and optimiser, which is how busy a GPU is. The
-device is waited for at each border.
+projects the paper's schedule for ``--cases`` training cases: its steps, without checkpoints and without validation
+(``--validation-cases 0`` of ``train`` and ``crossval``). One row a stage, as Markdown, and the sum of the schedules.
+
+The shares of a step are: waiting for the loader; making samples (copying, augmenting and mixing them; on a CPU the
+loader does this, so it is in the waiting, or beside the training); and the network, forward, backward and optimiser.
+The device is waited for at each border. On a GPU the loop runs a second time under torch's profiler, which tells for
+how much of it any kernel or copy was running: "GPU busy", with the profiler's own time as idle, so a lower bound.
 """
 
 import argparse
 import platform
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,12 +59,48 @@ def step_tflop(config: Config, stage: Stage, depths: list[int]) -> float:
     return 3 * network_tflop(config, stage, patches)
 
 
-def measure(stage: str, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path) -> str:
-    """One row of the table."""
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of spans (start, end)."""
+    length, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        length += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return length
+
+
+def busy_share(stage: Stage, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path) -> float | None:
+    """The share of the steps after the first in which a kernel or a copy runs on the GPU; None without one."""
+    if runtime.device.type != "cuda":
+        return None
+    profiler, times = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]), list[float]()
+
+    def on_step(step: int, *_: object) -> None:
+        if step == 1:
+            _now(runtime)
+            profiler.start()
+            times.append(time.perf_counter())
+        elif step == a.steps + 1:
+            times.append(_now(runtime))
+            profiler.stop()
+
+    cases = made_up(folder, stage, config, config.training[stage].batch * (a.steps + 1))
+    train(Run(stage, config, cases, folder / f"profiled-{stage}", runtime, {}, workers=a.workers, on_step=on_step))
+    on_gpu = (e.time_range for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA)
+    return covered((span.start, span.end) for span in on_gpu) / 1e6 / (times[1] - times[0])
+
+
+def one_epoch(stage: Stage, config: Config, compiled: bool) -> Config:
+    """``config`` whose ``stage`` sees each case once."""
+    settings = config.training[stage].model_copy(update={"epochs": 1, "hard_cases": 0.0, "compile": compiled})
+    return config.model_copy(update={"training": config.training | {stage: settings}})
+
+
+def measure(
+    stage: Stage, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path
+) -> tuple[list[str], float]:
+    """The cells of one row of the table, and the hours of the stage's whole schedule."""
     batch = config.training[stage].batch
-    changes = {"epochs": 1, "hard_cases": 0.0, "compile": a.compile}
-    settings = config.training[stage].model_copy(update=changes)
-    short = config.model_copy(update={"training": config.training | {stage: settings}})
+    short = one_epoch(stage, config, a.compile)
     cases = made_up(folder, stage, config, batch * (a.steps + 1))
     borders, depths = list[tuple[float, float]](), list[list[int]]()
 
@@ -79,12 +119,13 @@ def measure(stage: str, config: Config, runtime: Runtime, a: argparse.Namespace,
     seconds, network = whole / a.steps, sum(end - made for made, end in borders[1:]) / whole
     waiting = (record["wait_seconds"] - record["first_wait_seconds"]) / whole
     rate = step_tflop(config, stage, [depth for step in depths[1:] for depth in step]) / whole
-    shares = " | ".join(f"{100 * share:.2f}" for share in (waiting, 1.0 - network - waiting, network))
+    shares = [f"{100 * share:.2f}" for share in (waiting, 1.0 - network - waiting, network)]
     kept = a.cases - int(config.training[stage].hard_cases * a.cases)
     hours = config.training[stage].epochs * -(-kept // batch) * seconds / 3600
     peak = runtime.peak_device_mb()
-    memory = "-" if peak is None else f"{peak:.0f}"
-    return f"| {stage} | {seconds:.2f} | {shares} | {rate:.3f} | {memory} | {hours:.1f} |"
+    memory, busy = "-" if peak is None else f"{peak:.0f}", busy_share(stage, short, runtime, a, folder)
+    on_gpu = "-" if busy is None else f"{100 * busy:.1f}"
+    return [stage, f"{seconds:.2f}", *shares, on_gpu, f"{rate:.3f}", memory, f"{hours:.1f}"], hours
 
 
 def _now(runtime: Runtime) -> float:
@@ -107,12 +148,16 @@ def main() -> None:
     card = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else platform.machine()
     print(f"{card}, {torch.get_num_threads()} threads, {runtime.precision}, preset {a.preset}, ", end="")
     print(f"{a.workers} workers; matrix products reach {matrix_rate(runtime):.3f} TFLOP/s\n")
-    print("| stage | s a step | waiting for data, % | making samples, % | network, % | TFLOP/s ", end="")
+    print("| stage | s a step | waiting for data, % | making samples, % | network, % | GPU busy, % | TFLOP/s ", end="")
     print("| peak device MB | whole schedule, h |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---" * 9 + "|")
+    total = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for stage in a.stages:
-            print(measure(stage, config, runtime, a, Path(folder)), flush=True)
+            cells, hours = measure(stage, config, runtime, a, Path(folder))
+            total += hours
+            print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\nThe schedules of {', '.join(a.stages)}: {total:.1f} h, without validation.")
 
 
 if __name__ == "__main__":
