@@ -26,7 +26,7 @@ from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.core.volume import Volume
 from renalseg.crossval import Plan, Reports, cross_validate
 from renalseg.io.files import file_sha256, write_json
-from renalseg.io.kits import fold_split
+from renalseg.io.kits import fold_split, read_labels
 from renalseg.io.nifti import write_nifti
 from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
@@ -60,9 +60,18 @@ def draw(_ct, _labels, path, **_):
     path.write_bytes(b"picture")
 
 
+def compare(ct, predicted, truth):
+    """In place of the real picture of a worst case: what it would show."""
+    np.testing.assert_array_equal(ct.affine, truth.affine)
+    np.testing.assert_array_equal(predicted.affine, truth.affine)
+    true, found = (hashlib.sha256(labels.array.astype(np.uint8).tobytes()).hexdigest() for labels in (truth, predicted))
+    return f"{ct.name} {true} {found}".encode()
+
+
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
     monkeypatch.setattr(results, "overlay", draw)
+    monkeypatch.setattr("renalseg.crossval.run.example_png", compare)
     monkeypatch.setattr("renalseg.report.training_page.example_png", lambda *_: b"")
     monkeypatch.setattr("renalseg.report.training_page.description", lambda _: "a case")
 
@@ -89,6 +98,7 @@ def finished(make_plan, tmp_path_factory):
     out = tmp_path_factory.mktemp("crossval") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "overlay", draw)
+        patch.setattr("renalseg.crossval.run.example_png", compare)
         said, progress = [], []
         result = cross_validate(make_plan(out), Reports(said.append, lambda *step: progress.append(step)))
     return out, result, said, progress
@@ -169,6 +179,20 @@ def test_the_table(finished):
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert len(pictures) == 4
     assert all((out / picture).is_file() for picture in pictures)
+
+
+def test_truth_and_prediction_of_the_worst_cases_are_shown(copy, dataset, make_plan):
+    shown = {path.stem: path for path in (copy / "worst").iterdir()}
+    assert shown.keys() == {*HELD_OUT[0], *HELD_OUT[1]}
+    for case, path in shown.items():
+        truth, found = (
+            read_labels(file)
+            for file in (dataset / case / "segmentation.nii.gz", copy / "predictions" / f"{case}.nii.gz")
+        )
+        assert path.read_bytes() == compare(replace(truth, name=case), found, truth)
+    (copy / "worst" / "case_99999.png").write_bytes(b"of a case that is no longer among the worst")
+    cross_validate(make_plan(copy))
+    assert {path.stem for path in (copy / "worst").iterdir()} == shown.keys()
 
 
 def test_the_json_says_the_same(finished):

@@ -15,10 +15,12 @@ from renalseg.crossval.plan import ALL_FOLDS, Data, Plan, begin, is_finished, op
 from renalseg.evaluate.cohort import evaluate
 from renalseg.evaluate.metrics import CaseMetrics
 from renalseg.evaluate.tables import CohortResult, write_tables
-from renalseg.io.files import write_json
+from renalseg.io.files import atomic_path, write_json
+from renalseg.io.kits import read_case, read_labels
 from renalseg.model.checkpoint import open_weights
 from renalseg.predict.segmenter import Segmenter
-from renalseg.report.crossval_tables import FoldResult, together, write_report
+from renalseg.report.crossval_tables import FoldResult, picture, together, write_report
+from renalseg.report.example import example_png
 from renalseg.report.run_report import RunReport
 from renalseg.report.suffixes import LABELS, PICTURE
 from renalseg.train.cache import GRIDS, prepare
@@ -88,7 +90,7 @@ def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
         else:
             done[fold] = _first(world, functools.partial(_evaluate, plan, data, fold, cases, reports))
         if world.first:
-            _write(plan, done, missing)
+            _write(plan, data, done, missing)
     return CrossValidation([done[fold] for fold in sorted(done)], failed)
 
 
@@ -130,15 +132,28 @@ def _finished(
     return done, missing
 
 
-def _write(plan: Plan, done: Mapping[int, FoldResult], missing: Mapping[int, str]) -> None:
-    """Writes the table, and the scores of all cases together; none are left standing where no fold has any."""
+def _write(plan: Plan, data: Data, done: Mapping[int, FoldResult], missing: Mapping[int, str]) -> None:
+    """Writes the table, its pictures, and the scores of all cases together; where no fold has any, none stay."""
     folds, scores = [done[fold] for fold in sorted(done)], plan.out / "evaluation"
     if folds:
         write_tables(together(folds), scores)
+        _draw_worst(plan, data, together(folds))
     else:
         for suffix in (".csv", ".json", ".md"):
             (scores / f"metrics{suffix}").unlink(missing_ok=True)
     write_report(folds, {fold: missing[fold] for fold in sorted(missing)}, plan.config, plan.out)
+
+
+def _draw_worst(plan: Plan, data: Data, cases: CohortResult) -> None:
+    """Draws truth and prediction of the worst cases side by side, and deletes the pictures of others."""
+    wanted = {plan.out / picture(case.case_id): case.case_id for case in cases.worst()}
+    for path, case_id in wanted.items():
+        ct, truth = read_case(data.cases[case_id])
+        predicted = read_labels(plan.out / "predictions" / f"{case_id}{LABELS}")
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(example_png(ct, predicted, truth))
+    for path in {path for shown in wanted for path in shown.parent.glob("*.png")} - wanted.keys():
+        path.unlink()
 
 
 def _source(plan: Plan, data: Data, reports: Reports) -> Path:

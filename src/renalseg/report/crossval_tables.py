@@ -12,7 +12,6 @@ from renalseg import __version__
 from renalseg.config import Config
 from renalseg.core.labels import HECS
 from renalseg.evaluate.bootstrap import CONFIDENCE, RESAMPLES
-from renalseg.evaluate.metrics import CaseMetrics
 from renalseg.evaluate.tables import COLUMNS, N_WORST, PAPER, CohortResult, to_json
 from renalseg.io.files import write_json, write_text
 
@@ -38,7 +37,7 @@ def together(folds: Sequence[FoldResult]) -> CohortResult:
 
 
 def write_report(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config, out: Path) -> None:
-    """Writes ``crossval.json`` and ``crossval.md`` beside the folder ``predictions``, each atomically.
+    """Writes ``crossval.json`` and ``crossval.md`` beside ``predictions`` and ``picture``'s folder, each atomically.
 
     Args:
         folds: those that are done; without any, both files say that there are no scores.
@@ -86,7 +85,9 @@ def _to_json(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Co
             }
             for name, scores in PAPER.items()
         },
-        "worst": [{"case_id": c.case_id, "fold": fold_of[c.case_id], "picture": _picture(c)} for c in whole.worst()]
+        "worst": [
+            {"case_id": c.case_id, "fold": fold_of[c.case_id], "picture": picture(c.case_id)} for c in whole.worst()
+        ]
         if folds
         else [],
     }
@@ -162,13 +163,15 @@ def _worst(whole: CohortResult, folds: Sequence[FoldResult]) -> list[str]:
         "| Case | Fold | " + " | ".join(COLUMNS) + " |",
         "|---|---:|" + "---:|" * len(COLUMNS),
         *(
-            f"| [{c.case_id}]({_picture(c)}) | {fold_of[c.case_id]} | " + " | ".join(f"{v:.4f}" for v in c.row) + " |"
+            f"| [{c.case_id}](predictions/{quote(c.case_id)}.png) | {fold_of[c.case_id]} | "
+            + " | ".join(f"{v:.4f}" for v in c.row)
+            + " |"
             for c in worst
         ),
-        *(f"\n### {c.case_id}\n\n![Outlines of the prediction for {c.case_id}]({_picture(c)})" for c in worst),
+        *(f"\n### {c.case_id}\n\n![Truth, left, and prediction, right]({quote(picture(c.case_id))})" for c in worst),
     ]
 
 
-def _picture(case: CaseMetrics) -> str:
-    """Where ``batch`` puts a case's picture, from the folder of the report."""
-    return f"predictions/{quote(case.case_id)}.png"
+def picture(case_id: str) -> str:
+    """Where the report expects truth and prediction of one of the worst cases side by side, from its own folder."""
+    return f"worst/{case_id}.png"
