@@ -12,7 +12,7 @@ import torch
 
 from renalseg.core.errors import ConfigError
 from renalseg.model import runtime as module
-from renalseg.model.runtime import Runtime, choose, peak_host_mb, reset_host_peak
+from renalseg.model.runtime import Runtime, choose, choose_for_prediction, peak_host_mb, reset_host_peak
 
 
 @pytest.mark.parametrize(("hardware", "expected"), [(False, "fp32"), (True, "bf16")])
@@ -52,6 +52,21 @@ def test_devices_that_are_not_here(monkeypatch):
 def test_an_unknown_precision():
     with pytest.raises(ConfigError, match=r"^there is no precision 'int8'; choose auto, fp32, bf16 or fp16$"):
         choose("cpu", "int8")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_prediction_is_in_fp32_unless_asked_otherwise(device, monkeypatch):
+    """And in all of fp32's bits: no other precision was held against it on a device."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert choose(device).precision == ("fp32" if device == "mps" else "bf16")
+    assert choose_for_prediction(device, "bf16").precision == "bf16"
+    assert torch.backends.cudnn.allow_tf32
+    assert choose_for_prediction(device).precision == "fp32"
+    assert torch.backends.cudnn.allow_tf32 == (device != "cuda")
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

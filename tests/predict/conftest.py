@@ -33,6 +33,17 @@ def cpu():
     return Runtime(torch.device("cpu"), "fp32")
 
 
+class Elsewhere(Runtime):
+    """Stands for a device that is not the CPU, on the CPU."""
+
+    is_host = False
+
+
+@pytest.fixture
+def elsewhere():
+    return Elsewhere(torch.device("cpu"), "fp32")
+
+
 @pytest.fixture
 def positions():
     return Positions()

@@ -123,5 +123,39 @@ def test_a_network_that_sees_no_direction_agrees_with_its_mirror(small_config, c
     assert table.diag().sum().item() == pytest.approx(table.sum().item())
 
 
+class Counted(torch.nn.Module):
+    """Notes the batch and the slices of each call."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.calls = network, []
+
+    def forward(self, image):
+        self.calls.append((image.shape[0], image.shape[2]))
+        return self.network(image)
+
+
+def test_windows_where_nothing_matters_are_left_out(small_config, cpu, positions):
+    image, inside, network = noise(40), torch.zeros(40, 4, 6, dtype=torch.bool), Counted(positions)
+    inside[14, 2, 3] = True
+    assert window_starts(40, 8, 0.5) == list(range(0, 36, 4))
+    found, _ = fine_probability(image, [network], small_config.fine, cpu, False, inside)
+    assert network.calls == [(1, 8), (1, 8)]  # those from 8 and from 12
+    everywhere = mean_probability(image, [positions], small_config.fine, cpu, False)
+    torch.testing.assert_close(found[:, 12:16], everywhere[:, 12:16])
+    for part in (found[:, :8], found[:, 20:]):
+        assert (part[0] == 1).all()
+        assert (part[1:] == 0).all()
+
+
+def test_the_mirror_goes_along_on_a_cpu_and_alone_on_a_device(small_config, cpu, elsewhere, positions):
+    results = []
+    for runtime, calls in ((cpu, [(2, 6)]), (elsewhere, [(1, 6), (1, 6)])):
+        network = Counted(positions)
+        results.append(mean_probability(noise(6), [network], small_config.fine, runtime, True))
+        assert network.calls == calls
+    torch.testing.assert_close(*results)
+
+
 def test_without_a_mirror_there_is_nothing_to_compare(small_config, cpu, positions):
     assert fine_probability(noise(6), [positions], small_config.fine, cpu, False)[1] is None

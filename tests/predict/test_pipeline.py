@@ -13,6 +13,7 @@ from renalseg import __version__
 from renalseg.config import PAPER, TINY
 from renalseg.core.labels import HECS
 from renalseg.core.volume import Grid, Volume
+from renalseg.predict import pipeline
 from renalseg.predict.pipeline import Models, segment_volume
 
 ORIENTATIONS = [
@@ -196,6 +197,53 @@ def test_a_mirrored_patient_gets_the_same_confidence(ct, models, lines, exact, c
     other = segment_volume(ct.with_array(np.flip(ct.array, axis).copy()), soft, exact, cpu).record["confidence"]
     assert other["value"] == pytest.approx(one["value"], abs=2e-4)
     assert len(other["warnings"]) == len(one["warnings"])
+
+
+class Full(torch.nn.Module):
+    """A network whose device has no room for it; its copy on the CPU answers."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.inner = [network]
+
+    def __deepcopy__(self, _):
+        return self.inner[0]
+
+    def forward(self, _):
+        raise torch.OutOfMemoryError("no room")
+
+
+@pytest.mark.parametrize("full", ["coarse", "kidney", "lesion"])
+def test_a_stage_without_room_on_the_device_is_computed_on_the_cpu(full, ct, models, small_config, cpu, elsewhere):
+    expected = segment_volume(ct, models, small_config, cpu)
+    networks = replace(models, **{full: [Full(getattr(models, full)[0])]})
+    result = segment_volume(ct, networks, small_config, elsewhere)
+    np.testing.assert_array_equal(result.labels.array, expected.labels.array)
+    assert f"The device's memory ran out; the stage {full} was computed on the CPU." in result.record["warnings"]
+
+
+@pytest.mark.parametrize(("name", "what"), [("fine_input", "the region was"), ("compose", "the labels were")])
+def test_what_has_no_room_beside_the_networks_is_computed_on_the_cpu(
+    name, what, ct, models, small_config, elsewhere, monkeypatch
+):
+    whole, guarded, places = getattr(pipeline, name), pipeline.or_on_cpu, []
+
+    def small(*arguments):
+        places.append(arguments[-1].type)
+        if arguments[-1].type != "cpu":
+            raise torch.OutOfMemoryError("no room")
+        return whole(*arguments)
+
+    def on_meta(said, device, *more):
+        return guarded(said, torch.device("meta") if said == what else device, *more)
+
+    expected = segment_volume(ct, models, small_config, elsewhere)
+    monkeypatch.setattr(pipeline, name, small)
+    monkeypatch.setattr(pipeline, "or_on_cpu", on_meta)
+    result = segment_volume(ct, models, small_config, elsewhere)
+    assert places == ["meta", "cpu"]
+    np.testing.assert_array_equal(result.labels.array, expected.labels.array)
+    assert f"The device's memory ran out; {what} computed on the CPU." in result.record["warnings"]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])

@@ -1,5 +1,7 @@
 """``room``: a device that runs out of memory gives smaller windows, then the CPU, and says so."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -41,6 +43,22 @@ def test_smaller_windows_then_the_cpu(room, wanted, sentence):
     assert windows == wanted
     assert len(warnings) == len(wanted) - 1
     assert sentence is None or sentence in warnings[-1]
+
+
+def test_the_failed_attempt_is_forgotten_before_the_next():
+    """An error holds on to its frames, and they to what they had allocated."""
+    held, alive = [], []
+
+    def run(networks, fine, runtime):
+        alive.append([one() is not None for one in held])
+        mine = torch.empty(8)
+        held.append(weakref.ref(mine))
+        if runtime.device.type != "cpu":
+            raise torch.OutOfMemoryError("no room")
+        return "done"
+
+    fine_with_room("kidney", [torch.nn.Identity()], FINE, META, run, [])
+    assert alive == [[], [False], [False, False], [False, False, False]]
 
 
 def test_a_cpu_without_room_says_so():

@@ -19,8 +19,9 @@ def fine_probability(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Class probabilities of ``image`` [1, 1, d, y, x]: mean over networks and mirrors; and how these agree.
 
-    With ``mirror``, an image and its mirror along z go through the network as one batch of two, or one by one where the
-    device has no room for two. One window at a time is on the device; results gather where the image is.
+    With ``mirror``, an image and its mirror along z go through the network as one batch of two on a CPU, and one by one
+    on a device, which a single window keeps busy and whose memory two would take twice of. One window at a time is on
+    the device; results gather where the image is, or on the CPU where the networks are there.
 
     Args:
         inside: bool [d, y, x], where the result matters; everywhere by default. The two predictions are compared
@@ -33,6 +34,8 @@ def fine_probability(
     Raises:
         torch.OutOfMemoryError: the device has no room for a window.
     """
+    if runtime.is_host:
+        image, inside = image.cpu(), None if inside is None else inside.cpu()
     depth = image.shape[2]
     length = min(fine.window, depth)
     spans = [slice(start, start + length) for start in window_starts(depth, fine.window, fine.overlap)]
@@ -76,12 +79,9 @@ def _window(window: torch.Tensor, networks: Sequence[torch.nn.Module], runtime: 
     """Probabilities [n, classes, z, y, x] of a window, and with ``mirror`` those of its mirror, turned back."""
     if not mirror:
         return _mean_probability(window, networks, runtime)
-    batch = torch.cat((window, window.flip(2)))
-    try:
-        straight, mirrored = _mean_probability(batch, networks, runtime)
-    except torch.OutOfMemoryError:
-        runtime.free_device_memory()
-        (straight,), (mirrored,) = (_mean_probability(one[None], networks, runtime) for one in batch)
+    both = (window, window.flip(2))
+    batches = (torch.cat(both),) if runtime.is_host else both
+    straight, mirrored = torch.cat([_mean_probability(batch, networks, runtime) for batch in batches])
     return torch.stack((straight, mirrored.flip(1)))
 
 

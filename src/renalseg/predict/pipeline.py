@@ -28,7 +28,7 @@ from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.plausibility import plausibility
 from renalseg.predict.roi import find_box, fine_input
-from renalseg.predict.room import fine_with_room, on_cpu, place_for
+from renalseg.predict.room import fine_with_room, or_on_cpu, place_for, with_room
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ def segment_volume(
     if box is not None:
         fine = _fine(volume, box, models, config, runtime, mirror, record, truth)
         with record.step("compose", runtime):
-            labels = compose(fine.kidney, fine.lesion, volume, box, runtime.device)
+            put_together = partial(compose, fine.kidney, fine.lesion, volume, box)
+            labels = or_on_cpu("the labels were", runtime.device, put_together, record.warnings)
         with record.step("clean", runtime):
             inside, kept, dropped = clean(labels[box.slices], volume.voxel_mm3, config.clean)
             labels[box.slices] = inside
@@ -131,16 +132,11 @@ def _coarse_mask(
     if not models.coarse and truth is not None:
         perfect = perfect_mask(truth, config).numpy()
         return perfect, float(perfect.any())
-    image = coarse_input(volume, config, runtime)
-    try:
-        probability = coarse_probability(image, models.coarse, runtime)
-    except torch.OutOfMemoryError:
-        runtime.free_device_memory()
 
-        def run(networks: Sequence[torch.nn.Module], host: Runtime) -> torch.Tensor:
-            return coarse_probability(image.cpu(), networks, host)
+    def run(networks: Sequence[torch.nn.Module], where: Runtime) -> torch.Tensor:
+        return coarse_probability(coarse_input(volume, config, where), networks, where)
 
-        probability = on_cpu("coarse", models.coarse, runtime, run, record.warnings)
+    probability = with_room("coarse", models.coarse, runtime, run, record.warnings)
     mask, dropped = clean_coarse(probability, volume, config)
     record.drop("coarse", dropped)
     return mask, float(probability.max())
@@ -159,7 +155,8 @@ def _fine(
     with record.step("roi", runtime):
         shape = (box.shape[0], *config.fine.in_plane)
         classes = len(config.fine.kidney.classes) + len(config.fine.lesion.classes)
-        image = fine_input(volume, box, config, place_for(shape, 1 + classes, runtime))
+        place = place_for(shape, 1 + classes, runtime)
+        image = or_on_cpu("the region was", place, partial(fine_input, volume, box, config), record.warnings)
     probabilities: dict[Stage, torch.Tensor] = {}
     mirrors: dict[Stage, torch.Tensor] = {}
     stages: tuple[tuple[Stage, Sequence[torch.nn.Module]], ...] = (("kidney", models.kidney), ("lesion", models.lesion))
@@ -175,7 +172,10 @@ def _fine(
                     mirrors[stage] = table
             else:
                 probabilities[stage] = _perfect(stage, truth, box, config).to(image.device)
-    return _Fine(probabilities["kidney"], probabilities["lesion"], mirrors)
+    kidney, lesion = probabilities["kidney"], probabilities["lesion"]
+    if kidney.device != lesion.device:  # one of them was computed on the CPU for lack of memory
+        kidney, lesion = kidney.cpu(), lesion.cpu()
+    return _Fine(kidney, lesion, mirrors)
 
 
 def _perfect(stage: Stage, truth: Volume, box: Box, config: Config) -> torch.Tensor:

@@ -24,6 +24,22 @@ def place_for(shape: tuple[int, ...], channels: int, runtime: Runtime) -> torch.
     return runtime.device if needed <= KEPT_BYTES else torch.device("cpu")
 
 
+def with_room(
+    stage: Stage,
+    networks: Sequence[torch.nn.Module],
+    runtime: Runtime,
+    run: Callable[[Sequence[torch.nn.Module], Runtime], T],
+    warnings: list[str],
+) -> T:
+    """``run(networks, runtime)``, or on the CPU where the device's memory runs out; see ``fine_with_room``."""
+    try:
+        return run(networks, runtime)
+    except torch.OutOfMemoryError:
+        pass  # as in ``fine_with_room``
+    runtime.free_device_memory()
+    return on_cpu(stage, networks, runtime, run, warnings)
+
+
 def fine_with_room(
     stage: Stage,
     networks: Sequence[torch.nn.Module],
@@ -44,12 +60,29 @@ def fine_with_room(
         try:
             return run(networks, fine, runtime)
         except torch.OutOfMemoryError:
-            runtime.free_device_memory()
-            if fine.window // 2 < SMALLEST_WINDOW:
-                break
-            fine = fine.model_copy(update={"window": fine.window // 2})
-            warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
+            pass  # what follows is outside, since the error holds on to what the failed attempt had allocated
+        runtime.free_device_memory()
+        if fine.window // 2 < SMALLEST_WINDOW:
+            break
+        fine = fine.model_copy(update={"window": fine.window // 2})
+        warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
     return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+
+
+def or_on_cpu(what: str, device: torch.device, run: Callable[[torch.device], T], warnings: list[str]) -> T:
+    """``run(device)``, or ``run`` on the CPU where the device's memory runs out; ``what`` is named in the warning.
+
+    Raises:
+        torch.OutOfMemoryError: ``device`` is the CPU already.
+    """
+    try:
+        return run(device)
+    except torch.OutOfMemoryError:
+        if device.type == "cpu":
+            raise
+    Runtime(device, "fp32").free_device_memory()
+    warnings.append(f"The device's memory ran out; {what} computed on the CPU.")
+    return run(torch.device("cpu"))
 
 
 def on_cpu(

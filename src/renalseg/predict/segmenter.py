@@ -25,7 +25,7 @@ class Segmenter:
     Args:
         weights: a packaged name, a folder, or several of them, whose probabilities are averaged stage by stage.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: auto, fp32, bf16 or fp16; auto is fp32 on a CPU.
+        precision: auto, fp32, bf16 or fp16; auto is fp32.
         tta: average with the mirror image along z (paper 2.3); off is twice as fast.
 
     Raises:
