@@ -1,6 +1,6 @@
-"""Whether what makes prediction on a CPU fast changes its labels: every fast path against the fp32 reference path.
+"""Whether what makes prediction fast changes its labels: every fast path against the fp32 reference path on the CPU.
 
-    python benchmarks/fast_paths.py --dataset DIR [--cases 20] [--weights default] [--out fast_paths.json]
+    python benchmarks/fast_paths.py --dataset DIR [--cases 20] [--weights default] [--device cpu] [--out FILE.json]
 
 DIR holds cases in KiTS23 layout with their labels, phantoms for instance. The reference is the training code's network
 in fp32, over all windows. Each path is told by the smallest share of kidney voxels (those that either calls kidney,
@@ -28,6 +28,7 @@ from renalseg.io.files import write_json
 from renalseg.io.kits import KitsCase, list_cases, read_labels
 from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
+from renalseg.model.runtime import choose_for_prediction
 from renalseg.predict import pipeline
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.pipeline import Models
@@ -54,8 +55,14 @@ def reference(weights: str) -> Callable[[Volume], Volume]:
     return run
 
 
-def paths(weights: str) -> dict[str, Callable[[Volume], Volume]]:
-    """The fast paths by name."""
+def paths(weights: str, device: str) -> dict[str, Callable[[Volume], Volume]]:
+    """The fast paths of a device by name."""
+    if not choose_for_prediction(device).is_host:
+        others = {precision: Segmenter(weights, device, precision) for precision in ("fp32", "bf16", "fp16")}
+        return {
+            f"{device}, {precision}": lambda ct, fast=segmenter: fast.segment(ct).labels
+            for precision, segmenter in others.items()
+        }
     whole, fp32, bf16 = (Segmenter(weights, "cpu", precision) for precision in ("fp32", "fp32", "bf16"))
     whole.models = Models(**{stage: [whole.runtime.place(whole.weights[0].network(stage))] for stage in STAGES})
     return {
@@ -108,11 +115,12 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--weights", default="default")
+    parser.add_argument("--device", default="cpu", help="whose fast paths: cpu, cuda or mps")
     parser.add_argument("--out", type=Path, default=Path("fast_paths.json"))
     a = parser.parse_args()
     known = json.loads(a.out.read_text()) if a.out.exists() else {}
-    rows = known.setdefault(open_weights(a.weights).sha256, {})
-    slow, fast = reference(a.weights), paths(a.weights)
+    rows = known.setdefault(f"{open_weights(a.weights).sha256} {a.device}", {})
+    slow, fast = reference(a.weights), paths(a.weights, a.device)
     for case in list_cases(a.dataset)[: a.cases]:
         if case.case_id not in rows:
             rows[case.case_id] = compare(case, slow, fast)

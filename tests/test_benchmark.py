@@ -1,15 +1,21 @@
 """``renalseg.benchmark``: figures of a case on this machine."""
 
 import json
+import platform
 
 import numpy as np
 import pytest
+import torch
 
-from renalseg import benchmark
+from renalseg import __version__, benchmark
 from renalseg.benchmark import as_markdown, draw_ct, measure_case, untrained
 from renalseg.cli import main
+from renalseg.config import preset
+from renalseg.model.resunet import build
+from renalseg.model.runtime import Runtime
 from renalseg.predict.segmenter import Segmenter
 
+RATE = benchmark.matrix_rate
 STEPS = ["read", "coarse", "roi", "kidney", "lesion", "compose", "clean", "confidence", "write"]
 
 
@@ -47,6 +53,33 @@ def test_flops_are_those_of_all_windows_and_mirrors(small_config, tmp_path):
     assert both.limit_share == pytest.approx(sum(both.tflop.values()) / sum(both.network_s.values()) / 0.5)
 
 
+def test_flops_are_two_for_each_weight_and_voxel_of_each_convolution():
+    config, total = preset("tiny"), 0
+
+    def count(layer, _, out):
+        nonlocal total
+        total += 2 * layer.weight.numel() * out.shape[2:].numel()
+
+    network = build(config.network("coarse")).eval()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv3d):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        network(torch.zeros(1, 1, 8, 8, 8))
+    counted = benchmark.network_tflop(config, "coarse", [(1, 1, 8, 8, 8), (1, 1, 8, 8, 8)])
+    assert counted == pytest.approx(2 * total / 1e12, rel=0.02)  # a shortcut's weights are used without its layer
+
+
+def test_the_rate_of_matrix_products_is_the_best_of_both_ways(monkeypatch):
+    runtime, seen = Runtime(torch.device("cpu"), "fp32"), []
+    monkeypatch.setattr(benchmark, "_product_rate", lambda size, way, _: seen.append((size, way)) or size + way)
+    assert RATE(runtime) == 3073
+    assert len(seen) == 6
+    monkeypatch.undo()
+    for way in (False, True):  # 0.1 GFLOP/s to 10 TFLOP/s
+        assert 1e-4 < benchmark._product_rate(256, way, runtime) < 10
+
+
 def test_the_drawn_ct():
     ct = draw_ct(30, 5.0)
     assert ct.array.dtype == np.int16
@@ -68,7 +101,20 @@ def test_the_command_prints_a_table_and_writes_all_figures(small_config, tmp_pat
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "| slices x rows x columns | 40 x 96 x 96 | 24 x 96 x 96 |" in printed
-    assert "preset small" in printed
+    assert "preset small, weights weights, mirror averaged; median of 1, " in " ".join(printed.split())
+    for row in (
+        *(f"{step}, s" for step in STEPS),
+        "**from file to files, s**",
+        "networks, TFLOP",
+        "inside the networks, % of the time",
+        "networks, TFLOP/s",
+        "matrix products here, TFLOP/s",
+        "networks, % of it",
+        "peak host memory, MB",
+        "peak device memory, MB",
+    ):
+        assert f"| {row} |" in printed
+    assert f"renalseg {__version__}, torch {torch.__version__}, Python {platform.python_version()}" in printed
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [f["case"] for f in figures] == ["median", "thin"]
     assert figures[0]["matrix_tflops"] == 0.5

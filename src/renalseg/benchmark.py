@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -146,17 +147,27 @@ def untrained(config: Config, folder: Path) -> Path:
 
 
 def matrix_rate(runtime: Runtime) -> float:
-    """Rate of matrix products on the device in the precision, TFLOP/s: the best of several sizes and repeats."""
-    cuda = runtime.device.type == "cuda"
+    """Rate of matrix products on the device in the precision, TFLOP/s: the best of several sizes and repeats.
+
+    They are multiplied as such and as a convolution of 1 x 1, since PyTorch has other libraries for these, and on some
+    processors the one for matrices is far from the limit.
+    """
+    sizes = (4096, 8192) if runtime.device.type == "cuda" else (1024, 2048, 3072)
+    return max(_product_rate(size, as_convolution, runtime) for size in sizes for as_convolution in (False, True))
+
+
+@torch.inference_mode()
+def _product_rate(size: int, as_convolution: bool, runtime: Runtime) -> float:
+    """Best rate of products of two matrices of ``size`` squared, TFLOP/s."""
+    a, b = (torch.randn(size, size, device=runtime.device, dtype=PRECISIONS[runtime.precision]) for _ in range(2))
+    image, kernel = a.view(1, size, size // 32, 32), b.view(size, size, 1, 1)
     best = 0.0
-    for size in (4096, 8192) if cuda else (1024, 2048, 3072):
-        a, b = (torch.randn(size, size, device=runtime.device, dtype=PRECISIONS[runtime.precision]) for _ in range(2))
-        for _ in range(5):
-            runtime.synchronise()
-            started = time.perf_counter()
-            a @ b
-            runtime.synchronise()
-            best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e12)
+    for _ in range(5):
+        runtime.synchronise()
+        started = time.perf_counter()
+        torch.nn.functional.conv2d(image, kernel) if as_convolution else a @ b
+        runtime.synchronise()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e12)
     return best
 
 
@@ -214,7 +225,7 @@ def _summary(segmenter: Segmenter, runs: list[dict[str, Any]], meter: _Meter) ->
         matrix_tflops=matrix_rate(segmenter.runtime),
         host_mb=max(run["peak_memory_mb"]["host"] for run in runs),
         device_mb=None if device[0] is None else max(device),
-        machine=_machine(segmenter),
+        machine=_machine(segmenter) | {"repeats": len(runs)},
     )
 
 
@@ -234,6 +245,8 @@ def _machine(segmenter: Segmenter) -> dict[str, Any]:
     return {
         "device": name,
         "threads": torch.get_num_threads(),
+        "processor": _processor(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "precision": runtime.precision,
         "preset": segmenter.config.name,
         "mirror_z": segmenter.tta and segmenter.config.fine.mirror_z,
@@ -260,6 +273,11 @@ def as_markdown(results: list[Result]) -> str:
     """One table to paste: a column a case, a row a step, and the machine above it."""
     machine = results[0].machine
     head = f"{machine['device']}, {machine['threads']} threads, {machine['precision']}; preset {machine['preset']}"
+    mirror = "mirror averaged" if machine["mirror_z"] else "no mirror"
+    head += f", weights {machine['weights']}, {mirror}; median of {machine['repeats']}"
+    if machine["device"] != machine["processor"]:
+        head += f"; {machine['processor']}"
+    head += f", {machine['memory_gb']} GB"
     versions = f"renalseg {machine['renalseg']}, torch {machine['torch']}, Python {machine['python']}"
     steps = list(dict.fromkeys(step for result in results for step in result.seconds))
     rows = [("slices x rows x columns", [" x ".join(map(str, r.shape)) for r in results])]
