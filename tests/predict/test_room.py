@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from renalseg.config import PRESETS
-from renalseg.model.runtime import Runtime, usable_cores
+from renalseg.model.runtime import Runtime, usable_cores, use_real_cores
 from renalseg.predict.room import KEPT_BYTES, fine_with_room, place_for
 
 META = Runtime(torch.device("meta"), "fp32")
@@ -83,12 +83,31 @@ def test_large_regions_gather_on_the_host():
         ({"cpu.max": "max 100000\n"}, None),
         ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"slurm/job_7/cpu.max": "200000 100000\n"}, 2),
+        ({"slurm/cpu.max": "300000 100000\n", "slurm/job_7/step_0/cpu.max": "max 100000\n"}, 3),
+        ({"slurm/job_8/cpu.max": "100000 100000\n"}, None),
+        ({"cpu/jobs/cpu.cfs_quota_us": "400000\n", "cpu/jobs/cpu.cfs_period_us": "100000\n"}, 4),
         ({}, None),
     ],
 )
 def test_cores_by_the_quota_of_a_container(files, most, tmp_path, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cores(tmp_path) == (most or 8)
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    process = tmp_path / "cgroup"
+    process.write_text("4:cpu,cpuacct:/jobs/7\n3:memory:/slurm/job_8\n0::/slurm/job_7/step_0\n")
+    assert usable_cores(tmp_path / "groups", process) == (most or 8)
+    process.unlink()
+    outer = most if any(name.count("/") < 2 and "slurm" not in name for name in files) else None
+    assert usable_cores(tmp_path / "groups", process) == (outer or 8)
+
+
+def test_threads_are_those_of_the_quota_and_never_more_than_before(monkeypatch):
+    threads = [8]
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr("renalseg.model.runtime.usable_cores", lambda: 3)
+    assert use_real_cores() == 3
+    monkeypatch.setattr("renalseg.model.runtime.usable_cores", lambda: 6)
+    assert use_real_cores() == 3

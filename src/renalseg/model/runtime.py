@@ -93,7 +93,7 @@ def use_real_cores() -> int:
     """Limits PyTorch to the cores that this process may use, and returns how many threads it has.
 
     PyTorch counts those of its affinity; a container's quota of CPU time, where there is one, is less and makes more
-    threads slower. ``OMP_NUM_THREADS`` and fewer threads that were set before are kept.
+    threads slower. Fewer threads, set before or by ``OMP_NUM_THREADS``, are kept.
     """
     cores = usable_cores()
     if torch.get_num_threads() > cores:
@@ -101,18 +101,38 @@ def use_real_cores() -> int:
     return torch.get_num_threads()
 
 
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores by affinity, and by the quota of the control group (version 2 or 1) where that is less, rounded up."""
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores by affinity, and by the quota of the control groups (version 2 or 1) where that is less, rounded up.
+
+    Groups are nested (systemd, Slurm), and any of them may have a quota; in a container the outer ones are not seen.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(quota) for group in _groups(cgroup, process) if (quota := _quota(group)))]))
+
+
+def _groups(cgroup: Path, process: Path) -> list[Path]:
+    """Folders of the control groups of this process, those around it too, of both versions."""
+    groups = [cgroup, cgroup / "cpu"]
+    with suppress(OSError, ValueError):
+        for line in process.read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if controllers == "" or "cpu" in controllers.split(","):
+                inner = (cgroup if controllers == "" else cgroup / "cpu") / place.lstrip("/")
+                groups += [inner, *(outer for outer in inner.parents if cgroup in outer.parents)]
+    return groups
+
+
+def _quota(group: Path) -> float | None:
+    """The cores' worth of time that a control group may use; None where it says nothing."""
     with suppress(OSError, ValueError, ZeroDivisionError):
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
         else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+            quota, period = ((group / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
         if float(quota) > 0:  # "max" and -1 say that there is none
-            cores = min(cores, math.ceil(float(quota) / float(period)))
-    return max(1, cores)
+            return float(quota) / float(period)
+    return None
 
 
 def keep_freed_memory() -> None:
@@ -123,8 +143,8 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold, enough = -1, -3, 2**30
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, enough)
-        library.mallopt(trim_threshold, enough)
+        if library.mallopt(mmap_threshold, enough):  # older ones refuse; the other alone would make things slower
+            library.mallopt(trim_threshold, enough)
 
 
 def resident_bytes() -> int:
