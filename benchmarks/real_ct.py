@@ -1,4 +1,6 @@
-"""Segments five real CTs, which no packaged network has seen, and measures what can be measured on them.
+"""Segments five real CTs and measures what can be measured on them.
+
+No packaged network has seen them as they are; three of them, without their kidneys, were bodies of training phantoms.
 
     python benchmarks/real_ct.py --data REAL_CT_DIR --out DIR [--weights NAME]
 

@@ -5,6 +5,11 @@
     renalseg train kidney --data CACHE --out WEIGHTS --config CONFIG
     renalseg train lesion --data CACHE --out WEIGHTS --config CONFIG
 
+The packaged weights were made in two rounds, and these commands make the like of them, not their very bytes: the first
+round stopped early (``--first``) and gave the fine stages no scan without kidneys; then the kidney network alone went
+on (``--initial``) on a cohort that was rendered anew, and the mean of its weights before and after was packaged. The
+model card has the numbers. REAL_BODIES of the second round were made by ``real_bodies.py``.
+
 CONFIG is that of the packaged weights, or the one that was given to the first command. What is rendered already is not
 done again. Training on two CPU cores is fastest with a process each: ``OMP_NUM_THREADS=1 torchrun --standalone
 --nproc-per-node 2 -m renalseg train ...``.

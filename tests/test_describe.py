@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from renalseg.cli import main
 from renalseg.config import PRESETS, STAGES, Augmentation, Training, load_config, preset
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.resunet import build
@@ -41,6 +42,16 @@ def test_the_papers_tables_2_and_3_are_printed(paper):
         assert row(table, "optimiser, schedule")[1] == "AdamW, cosine annealing"
         assert row(table, "initialisation")[1] == "He normal"
     assert row(fine, "epochs")[1] == row(fine, "epochs")[2]
+
+
+def test_the_packaged_weights_tell_what_they_are(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["renalseg", "describe", "--weights", "default"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for said in ("Research use only, not a medical device", "CC BY-NC-SA 4.0", "fold 0", "Known limits", "Trained on"):
+        assert said in printed
 
 
 def test_every_setting_has_a_source(paper):
