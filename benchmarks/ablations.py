@@ -95,13 +95,13 @@ def main() -> None:
     epochs = epochs_that_fit(base, cache, work, {"kidney": KIDNEY_SHARE * a.minutes, "lesion": a.minutes})
     shared = work / "kidney"
     train_stage("kidney", with_training(config, "kidney", epochs["kidney"]), cache, shared)
-    folders, minutes, scores = {}, {}, {}
+    folders, scores = {}, {}
     for name in variants:
         folders[name] = work / name.replace(" ", "-")
         changed = with_training(config, "lesion", epochs["lesion"], **VARIANTS[name])
-        minutes[name] = sum(train_stage("lesion", changed, cache, folders[name], cascade=shared)) / 60
+        minutes = sum(train_stage("lesion", changed, cache, folders[name], cascade=shared)) / 60
         scores[name] = score(folders[name], test)
-        print(f"{name}: {minutes[name]:.1f} minutes, masses {scores[name]['dice_masses'].mean():.3f}", flush=True)
+        print(f"{name}: {minutes:.1f} minutes, masses {scores[name]['dice_masses'].mean():.3f}", flush=True)
     heading = (
         f"{TRAIN} training and {a.tests} test phantoms from label maps, regions of {a.in_plane[0]} x {a.in_plane[1]}"
     )

@@ -68,7 +68,9 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return length
 
 
-def busy_share(stage: Stage, config: Config, runtime: Runtime, a: argparse.Namespace, folder: Path) -> float | None:
+def busy_share(
+    stage: Stage, config: Config, runtime: Runtime, a: argparse.Namespace, cases: list[Prepared], out: Path
+) -> float | None:
     """The share of the steps after the first in which a kernel or a copy runs on the GPU; None without one."""
     if runtime.device.type != "cuda":
         return None
@@ -83,8 +85,7 @@ def busy_share(stage: Stage, config: Config, runtime: Runtime, a: argparse.Names
             times.append(_now(runtime))
             profiler.stop()
 
-    cases = made_up(folder, stage, config, config.training[stage].batch * (a.steps + 1))
-    train(Run(stage, config, cases, folder / f"profiled-{stage}", runtime, {}, workers=a.workers, on_step=on_step))
+    train(Run(stage, config, cases, out, runtime, {}, workers=a.workers, on_step=on_step))
     on_gpu = (e.time_range for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA)
     return covered((span.start, span.end) for span in on_gpu) / 1e6 / (times[1] - times[0])
 
@@ -123,7 +124,8 @@ def measure(
     kept = a.cases - int(config.training[stage].hard_cases * a.cases)
     hours = config.training[stage].epochs * -(-kept // batch) * seconds / 3600
     peak = runtime.peak_device_mb()
-    memory, busy = "-" if peak is None else f"{peak:.0f}", busy_share(stage, short, runtime, a, folder)
+    memory = "-" if peak is None else f"{peak:.0f}"
+    busy = busy_share(stage, short, runtime, a, cases, folder / f"profiled-{stage}")
     on_gpu = "-" if busy is None else f"{100 * busy:.1f}"
     return [stage, f"{seconds:.2f}", *shares, on_gpu, f"{rate:.3f}", memory, f"{hours:.1f}"], hours
 

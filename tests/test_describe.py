@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from renalseg.cli import main
 from renalseg.config import PRESETS, STAGES, Augmentation, Training, load_config, preset
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.resunet import build
@@ -44,12 +43,10 @@ def test_the_papers_tables_2_and_3_are_printed(paper):
     assert row(fine, "epochs")[1] == row(fine, "epochs")[2]
 
 
-def test_the_packaged_weights_tell_what_they_are(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["renalseg", "describe", "--weights", "default"])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-    printed = " ".join(capsys.readouterr().out.split())
+def test_the_packaged_weights_tell_what_they_are(run):
+    code, out, _ = run("describe", "--weights", "default")
+    assert code == 0
+    printed = " ".join(out.split())
     for said in ("Research use only, not a medical device", "CC BY-NC-SA 4.0", "fold 0", "Known limits", "Trained on"):
         assert said in printed
 

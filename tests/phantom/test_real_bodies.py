@@ -1,8 +1,5 @@
 """The recipe of real bodies, with weights that threshold."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,15 +9,10 @@ from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.phantom.bodies import load_body
 from renalseg.predict.segmenter import Segmenter
 
-FILE = Path(__file__).parents[2] / "recipes" / "real_bodies.py"
-
 
 @pytest.fixture(scope="module")
-def recipe():
-    spec = importlib.util.spec_from_file_location("real_bodies", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_script):
+    return load_script("recipes/real_bodies.py")
 
 
 @pytest.fixture

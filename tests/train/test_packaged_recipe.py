@@ -1,25 +1,15 @@
 """The recipe of the packaged weights, on a label map that renders in a second."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from renalseg.config import STAGES
 from renalseg.io.kits import fold_split, list_cases
 from renalseg.train.index import open_cache
 
-FILE = Path(__file__).parents[2] / "recipes" / "packaged_weights.py"
-
 
 @pytest.fixture
-def recipe(monkeypatch):
-    spec = importlib.util.spec_from_file_location("packaged_weights", FILE)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "packaged_weights", module)  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
+def recipe(load_script):
+    return load_script("recipes/packaged_weights.py")
 
 
 @pytest.fixture(scope="module")

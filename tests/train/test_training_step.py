@@ -1,9 +1,7 @@
 """The benchmark of a training step, on networks that take no time."""
 
 import argparse
-import importlib.util
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +11,10 @@ from hypothesis import strategies as st
 from renalseg.config import STAGES
 from renalseg.model.runtime import Runtime
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "training_step.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("training_step", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_script):
+    return load_script("benchmarks/training_step.py")
 
 
 @pytest.mark.parametrize("loader_finishes", [True, False], ids=["as on a CPU", "as on a GPU"])
