@@ -16,9 +16,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from learning import SEED, TRAIN, draw, epochs_that_fit, machine, render, render_training, train_stage, with_training
+from learning import SEED, TRAIN, coarser, draw, epochs_that_fit, machine, render, render_training, train_stage, with_training
 
-from renalseg.config import Config, preset
+from renalseg.config import preset
 from renalseg.evaluate.bootstrap import mean_interval
 from renalseg.io.files import write_json, write_text
 from renalseg.io.kits import KitsCase
@@ -43,16 +43,6 @@ VARIANTS: dict[str, dict[str, float]] = {
     "no pasted lesions": {**TRICKS, "paste_probability": 0.0},
     "neither mixup nor mining of voxels": {},
 }
-
-
-def coarser(config: Config, in_plane: tuple[int, int]) -> Config:
-    """``config`` with fine regions of ``in_plane`` pixels [y, x] instead of its own, all of them in a patch."""
-    training = dict(config.training)
-    for stage in ("kidney", "lesion"):
-        patch = (config.training[stage].patch[0], *in_plane)
-        training[stage] = config.training[stage].model_copy(update={"patch": patch})
-    fine = config.fine.model_copy(update={"in_plane": in_plane})
-    return config.model_copy(update={"fine": fine, "training": training})
 
 
 def score(weights_folder: Path, test: list[KitsCase]) -> dict[str, np.ndarray]:

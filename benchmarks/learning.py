@@ -1,6 +1,6 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--minutes 24]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--minutes 24] [--in-plane 64 96]
 
 Renders 24 phantoms of the nephrographic phase to train on and 6 to test on, each from another label map; the test maps
 are of fold 0. Then trains the three stages of the preset ``tiny`` with ``renalseg train``, one after the other, each by
@@ -82,6 +82,16 @@ def with_training(config: Config, stage: Stage, epochs: int, **changes: float) -
     return config.model_copy(update={"training": {**config.training, stage: changed}})
 
 
+def coarser(config: Config, in_plane: tuple[int, int]) -> Config:
+    """``config`` with fine regions of ``in_plane`` pixels [y, x] instead of its own, all of them in a patch."""
+    training = dict(config.training)
+    for stage in ("kidney", "lesion"):
+        patch = (config.training[stage].patch[0], *in_plane)
+        training[stage] = config.training[stage].model_copy(update={"patch": patch})
+    fine = config.fine.model_copy(update={"in_plane": in_plane})
+    return config.model_copy(update={"fine": fine, "training": training})
+
+
 def train_stage(stage: Stage, config: Config, cache: Path, out: Path, cascade: Path | None = None) -> list[float]:
     """Trains ``stage`` into ``out`` with two processes, or goes on with it; the seconds of its epochs.
 
@@ -153,9 +163,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=24)
+    parser.add_argument("--minutes", type=float, default=24, help="of training, for the three stages together")
+    parser.add_argument("--in-plane", type=int, nargs=2, default=(64, 96), help="pixels [y, x] of the fine regions")
     a = parser.parse_args()
-    config = preset("tiny")
+    config = coarser(preset("tiny"), tuple(a.in_plane))
     cache = render_training(a.labels, a.work, config)
     test = render(a.labels, a.work, "test", TEST, SEED + 1)
     epochs = epochs_that_fit(config, cache, a.work, {stage: a.minutes * SHARES[stage] for stage in STAGES})

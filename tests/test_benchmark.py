@@ -40,6 +40,9 @@ def test_kidneys_are_found_with_networks_that_were_never_trained(small_config, t
     assert result.wall_s >= sum(result.seconds.values()) * 0.99
     assert 0 < result.network_share < 1
     assert result.device_mb is None
+    assert list(result.host_by_step_mb) == STEPS
+    assert min(result.host_by_step_mb.values()) > 50
+    assert result.host_mb == max(result.host_by_step_mb.values())
     assert result.host_mb > 50
 
 
@@ -103,7 +106,7 @@ def test_the_command_prints_a_table_and_writes_all_figures(small_config, tmp_pat
     assert "| slices x rows x columns | 40 x 96 x 96 | 24 x 96 x 96 |" in printed
     assert "preset small, weights weights, mirror averaged; median of 1, " in " ".join(printed.split())
     for row in (
-        *(f"{step}, s" for step in STEPS),
+        *(f"{step}, s / peak host memory, MB" for step in STEPS),
         "**from file to files, s**",
         "networks, TFLOP",
         "inside the networks, % of the time",

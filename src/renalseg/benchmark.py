@@ -49,11 +49,12 @@ class Result:
         spacing_mm: (z, y, x).
         box: size of the region of the fine stages, [z, y, x]; None where no kidney was found.
         seconds: by step, from reading to writing.
+        host_by_step_mb: peak resident memory of the process in each step, the program and the weights included.
         wall_s: from file to files.
         network_s: of it inside the networks, by stage.
         tflop: by stage, all windows and mirrors; a multiplication and an addition count as two.
         matrix_tflops: the machine's measured rate of matrix products in the same precision, TFLOP/s.
-        host_mb: peak resident memory of the process, the program and the weights included.
+        host_mb: the largest of these.
         device_mb: peak memory on the device as torch allocated it; None on a CPU.
         machine: what it ran on, and with which versions.
     """
@@ -63,6 +64,7 @@ class Result:
     spacing_mm: tuple[float, float, float]
     box: tuple[int, int, int] | None
     seconds: dict[str, float]
+    host_by_step_mb: dict[str, float]
     wall_s: float
     network_s: dict[str, float]
     tflop: dict[str, float]
@@ -219,6 +221,9 @@ def _summary(segmenter: Segmenter, runs: list[dict[str, Any]], meter: _Meter) ->
         spacing_mm=tuple(last["spacing_mm_zyx"]),
         box=None if box is None else tuple(b - a for a, b in zip(box["start"], box["stop"], strict=True)),
         seconds={step: median(run["timings_s"][step] for run in runs) for step in steps},
+        host_by_step_mb={
+            step: max(run["peak_memory_mb"]["host_by_step"].get(step, 0.0) for run in runs) for step in steps
+        },
         wall_s=median(run["wall_s"] for run in runs),
         network_s={stage: median(run["network_s"][stage] for run in runs) for stage in STAGES},
         tflop={stage: network_tflop(segmenter.config, stage, meter.shapes[stage]) for stage in STAGES},
@@ -282,7 +287,13 @@ def as_markdown(results: list[Result]) -> str:
     steps = list(dict.fromkeys(step for result in results for step in result.seconds))
     rows = [("slices x rows x columns", [" x ".join(map(str, r.shape)) for r in results])]
     rows += [("region of the fine stages", [" x ".join(map(str, r.box)) if r.box else "none" for r in results])]
-    rows += [(f"{step}, s", [f"{r.seconds.get(step, 0):.3f}" for r in results]) for step in steps]
+    rows += [
+        (
+            f"{step}, s / peak host memory, MB",
+            [f"{r.seconds.get(step, 0):.3f} / {r.host_by_step_mb.get(step, 0):.0f}" for r in results],
+        )
+        for step in steps
+    ]
     rows += [
         ("**from file to files, s**", [f"**{r.wall_s:.2f}**" for r in results]),
         ("networks, TFLOP", [f"{sum(r.tflop.values()):.3f}" for r in results]),

@@ -92,8 +92,19 @@ def test_peak_memory_counts_reading_and_writing(scan, segmenter, tmp_path, monke
     assert segment_file("scan", scan, tmp_path / "a", segmenter)["peak_memory_mb"]["host"] == 9e6
     peaks = iter([1.0, 8e6])
     record = segment_file("scan", scan, tmp_path / "b", segmenter)
+    assert record["peak_memory_mb"]["host_by_step"]["read"] == 1.0
     assert record["peak_memory_mb"]["host"] == 8e6
     assert json.loads((tmp_path / "b" / "scan.json").read_text())["peak_memory_mb"]["host"] == 8e6
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_lack_of_memory_is_said_in_one_sentence(error, scan, segmenter, tmp_path, monkeypatch):
+    def full(_):
+        raise error
+
+    monkeypatch.setattr(run, "read_volume", full)
+    (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
+    assert outcome.error == f"{scan}: the memory ran out; close other programs, or take a machine with more of it"
 
 
 def test_inputs_of_one_name_in_two_folders_get_the_folder_in_front(tmp_path):

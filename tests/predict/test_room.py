@@ -7,7 +7,7 @@ import torch
 
 from renalseg.config import PRESETS
 from renalseg.model.runtime import Runtime, usable_cores, use_real_cores
-from renalseg.predict.room import KEPT_BYTES, fine_with_room, place_for
+from renalseg.predict.room import KEPT_BYTES, SMALLEST_WINDOW, fine_with_room, or_on_cpu, place_for
 
 META = Runtime(torch.device("meta"), "fp32")
 """Stands for a device that is not the CPU."""
@@ -67,6 +67,36 @@ def test_a_cpu_without_room_says_so():
 
     with pytest.raises(torch.OutOfMemoryError, match="no memory for the stage lesion on the CPU"):
         fine_with_room("lesion", [], FINE, Runtime(torch.device("cpu"), "fp32"), run, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_lack_of_memory_is_known_in_each_devices_words(error):
+    def run(networks, fine, runtime):
+        if fine.window > SMALLEST_WINDOW:
+            raise error
+        return fine.window
+
+    cpu, warnings = Runtime(torch.device("cpu"), "fp32"), []
+    assert fine_with_room("lesion", [], FINE, cpu, run, warnings) == SMALLEST_WINDOW
+    assert len(warnings) == 2
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def run(*_):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fine_with_room("lesion", [], FINE, META, run, [])
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        or_on_cpu("the labels were", torch.device("meta"), run, [])
 
 
 def test_large_regions_gather_on_the_host():

@@ -12,7 +12,7 @@ from renalseg.core.errors import OutputError
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import atomic_path, output_error, write_json
 from renalseg.io.nifti import write_nifti
-from renalseg.model.runtime import peak_host_mb
+from renalseg.model.runtime import peak_host_mb, reset_host_peak
 from renalseg.report.figures import overlay
 from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PAGE, PICTURE, RECORD
 
@@ -83,6 +83,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
         OutputError: one of them could not be written.
     """
     started = time.perf_counter()
+    reset_host_peak()
     record = result.record
     files = targets(stem, NO_EXTRAS if findings is None else findings.extras)
     for target in files:
@@ -98,7 +99,7 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
             if findings is not None:
                 outdated.difference_update(_write_extras(result, ct, stem, findings, others))
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
-            raise_peak(record, peak_host_mb())
+            add_peak(record, "write", peak_host_mb())
             write_json(record, json_path)
     except OutputError as error:
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
@@ -142,10 +143,11 @@ def _write_extras(
     return write_dicom(case, stem, sr=findings.extras.sr, kind="LABELMAP" if findings.extras.labelmap else "BINARY")
 
 
-def raise_peak(record: dict[str, Any], host_mb: float) -> None:
-    """The cascade measures its own peak memory; reading and writing may need more."""
+def add_peak(record: dict[str, Any], step: str, host_mb: float) -> None:
+    """Notes the peak memory of a step beside those of the cascade."""
     memory = record["peak_memory_mb"]
-    memory["host"] = max(memory["host"], round(host_mb, 1))
+    memory["host_by_step"][step] = round(host_mb, 1)
+    memory["host"] = max(memory["host_by_step"].values())
 
 
 def _subtitle(record: dict[str, Any]) -> str:

@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from renalseg.batch.finished import MADE_FROM, finished, made_from
 from renalseg.batch.inputs import Outcome
 from renalseg.batch.overlap import overlapped
-from renalseg.batch.results import NO_EXTRAS, Extras, Findings, raise_peak, targets, write_result
+from renalseg.batch.results import NO_EXTRAS, Extras, Findings, add_peak, targets, write_result
 from renalseg.core.errors import InputError, OutputError, RenalsegError, unforeseen
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import output_folder
 from renalseg.io.read import read_volume
 from renalseg.model.runtime import peak_host_mb, reset_host_peak
+from renalseg.predict.room import lacks_memory
 from renalseg.predict.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
@@ -169,7 +168,7 @@ class _Batch:
     def compute(self, case: _Loaded) -> _Segmented:
         """The case, segmented."""
         result = self.segmenter.segment(case.ct)
-        raise_peak(result.record, case.host_mb)
+        add_peak(result.record, "read", case.host_mb)
         result.record.update({"case": case.name, "input": case.path.resolve().name, MADE_FROM: case.source})
         result.record["timings_s"] = {"read": round(case.seconds, 4), **result.record["timings_s"]}
         return _Segmented(**vars(case), result=result)
@@ -191,7 +190,6 @@ class _Batch:
 def _sentence(path: Path, problem: Exception) -> str:
     """A sentence for an error that nobody planned for; the traceback goes to the log."""
     log.debug("%s", path, exc_info=problem)
-    memory = isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem)
-    if memory:
-        return f"{path}: the memory ran out; close other programs, or use --device cpu"
+    if lacks_memory(problem):  # the host's: where a device's runs out, the CPU has taken over already
+        return f"{path}: the memory ran out; close other programs, or take a machine with more of it"
     return unforeseen(path, problem)

@@ -69,6 +69,8 @@ class Runtime:
         """Hands back what PyTorch keeps of the device's memory for itself; after an OutOfMemoryError."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
 
     def reset_device_peak(self) -> None:
         """Starts a new measurement of peak device memory."""

@@ -51,18 +51,21 @@ class _Record:
 
     timings_s: dict[str, float] = field(default_factory=dict)
     device_mb: dict[str, float] = field(default_factory=dict)
+    host_mb: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     dropped: list[dict[str, Any]] = field(default_factory=list)
     confidence: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str, runtime: Runtime) -> Iterator[None]:
-        """Times the body of a ``with`` under ``name``, and notes its peak device memory."""
+        """Times the body of a ``with`` under ``name``, and notes its peak memory."""
         runtime.reset_device_peak()
+        reset_host_peak()
         started = time.perf_counter()
         yield
         runtime.synchronise()
         self.timings_s[name] = round(time.perf_counter() - started, 4)
+        self.host_mb[name] = round(peak_host_mb(), 1)
         peak = runtime.peak_device_mb()
         if peak is not None:
             self.device_mb[name] = round(peak, 1)
@@ -98,7 +101,6 @@ def segment_volume(
         truth: the true labels; a stage without networks then answers as a perfect one would (validation only).
     """
     record = _Record(warnings=list(volume.warnings))
-    reset_host_peak()
     started = time.perf_counter()
     with record.step("coarse", runtime):
         mask, coarse_peak = _coarse_mask(volume, models, config, runtime, record, truth)
@@ -237,7 +239,8 @@ def _summary(
         "box_zyx": None if box is None else {"start": list(box.start), "stop": list(box.stop)},
         "timings_s": record.timings_s,
         "peak_memory_mb": {
-            "host": round(peak_host_mb(), 1),
+            "host": max(record.host_mb.values()),
+            "host_by_step": record.host_mb,
             "device": max(record.device_mb.values(), default=None),
             "device_by_step": record.device_mb,
         },

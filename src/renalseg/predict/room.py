@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,26 @@ def place_for(shape: tuple[int, ...], channels: int, runtime: Runtime) -> torch.
     return runtime.device if needed <= KEPT_BYTES else torch.device("cpu")
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out, which MPS and the CPU only tell in words."""
+    words = ("out of memory", "can't allocate memory")
+    told = isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+def _attempt(run: Callable[[], T]) -> tuple[T] | None:
+    """What ``run`` gives, or None where memory ran out.
+
+    The error ends here, since it holds on to what the failed attempt had allocated.
+    """
+    try:
+        return (run(),)
+    except (RuntimeError, MemoryError) as problem:
+        if not lacks_memory(problem):
+            raise
+    return None
+
+
 def with_room(
     stage: Stage,
     networks: Sequence[torch.nn.Module],
@@ -32,12 +53,8 @@ def with_room(
     warnings: list[str],
 ) -> T:
     """``run(networks, runtime)``, or on the CPU where the device's memory runs out; see ``fine_with_room``."""
-    try:
-        return run(networks, runtime)
-    except torch.OutOfMemoryError:
-        pass  # as in ``fine_with_room``
-    runtime.free_device_memory()
-    return on_cpu(stage, networks, runtime, run, warnings)
+    done = _attempt(lambda: run(networks, runtime))
+    return done[0] if done is not None else on_cpu(stage, networks, runtime, run, warnings)
 
 
 def fine_with_room(
@@ -56,17 +73,13 @@ def fine_with_room(
     Raises:
         torch.OutOfMemoryError: on the CPU, there is no room for the smallest window either.
     """
-    while True:
-        try:
-            return run(networks, fine, runtime)
-        except torch.OutOfMemoryError:
-            pass  # what follows is outside, since the error holds on to what the failed attempt had allocated
-        runtime.free_device_memory()
+    while (done := _attempt(partial(run, networks, fine, runtime))) is None:
         if fine.window // 2 < SMALLEST_WINDOW:
-            break
+            return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+        runtime.free_device_memory()
         fine = fine.model_copy(update={"window": fine.window // 2})
         warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
-    return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+    return done[0]
 
 
 def or_on_cpu(what: str, device: torch.device, run: Callable[[torch.device], T], warnings: list[str]) -> T:
@@ -75,11 +88,11 @@ def or_on_cpu(what: str, device: torch.device, run: Callable[[torch.device], T],
     Raises:
         torch.OutOfMemoryError: ``device`` is the CPU already.
     """
-    try:
-        return run(device)
-    except torch.OutOfMemoryError:
-        if device.type == "cpu":
-            raise
+    done = _attempt(lambda: run(device))
+    if done is not None:
+        return done[0]
+    if device.type == "cpu":
+        raise torch.OutOfMemoryError(f"no memory on the CPU, where {what} to be computed")
     Runtime(device, "fp32").free_device_memory()
     warnings.append(f"The device's memory ran out; {what} computed on the CPU.")
     return run(torch.device("cpu"))
@@ -99,6 +112,7 @@ def on_cpu(
     """
     if runtime.is_host:
         raise torch.OutOfMemoryError(f"no memory for the stage {stage} on the CPU")
+    runtime.free_device_memory()
     host = choose_for_prediction("cpu")
     moved = [host.predictor(copy.deepcopy(network).to("cpu")) for network in networks]
     warnings.append(f"The device's memory ran out; the stage {stage} was computed on the CPU.")

@@ -1,0 +1,92 @@
+"""The scripts of ``benchmarks/`` that measure prediction, whole and on the smallest cases."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from renalseg import benchmark
+from renalseg.core.volume import Volume
+from renalseg.io.nifti import write_nifti
+
+
+@pytest.fixture
+def call(load_script, monkeypatch):
+    """Runs the ``main`` of a script with arguments."""
+
+    def run_main(path, *arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MONAI's imports
+            script = load_script(path)
+        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        return script
+
+    return run_main
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two cases in KiTS23 layout: kidneys, a tumor and a cyst that thresholds at 100, 200 and 300 HU tell."""
+    labels = np.zeros((12, 16, 32), np.uint8)
+    labels[3:9, 5:11, 4:10] = labels[2:10, 4:10, 21:28] = 1
+    labels[4:7, 4:7, 3:6] = 2
+    labels[5:7, 5:7, 22:24] = 3
+    for number, shift in enumerate((0, 1)):
+        case = tmp_path / "dataset" / f"case_{number:05d}"
+        case.mkdir(parents=True)
+        moved = np.roll(labels, shift, 2)
+        for name, array in (("imaging", np.array([0, 150, 250, 350], np.int16)[moved]), ("segmentation", moved)):
+            write_nifti(Volume.from_array(array, (5.0, 5.0, 5.0), case.name), case / f"{name}.nii.gz")
+    return tmp_path / "dataset"
+
+
+def test_fast_paths_are_held_against_the_reference(call, dataset, small_weights, tmp_path, capsys):
+    arguments = ["--dataset", dataset, "--cases", 2, "--weights", small_weights, "--out", tmp_path / "rows.json"]
+    call("benchmarks/fast_paths.py", *arguments).main()
+    printed = capsys.readouterr().out
+    for name in ("windows without kidney left out", "that and slab by slab: the default"):
+        assert f"| {name} | 2 | 100.0000% | 100.0000% | 0.00000 | 0.00000 | kept |" in printed
+    (rows,) = json.loads((tmp_path / "rows.json").read_text()).values()
+    assert list(rows) == ["case_00000", "case_00001"]
+    assert set(rows["case_00000"]) == {
+        "windows without kidney left out",
+        "that and slab by slab: the default",
+        "that in bf16",
+    }
+
+
+def test_a_path_with_other_labels_misses_the_budget(call, dataset):
+    script = call("benchmarks/fast_paths.py")
+    case = script.list_cases(dataset)[0]
+    truth = script.read_labels(case.segmentation)
+    wrong = truth.with_array(np.where(truth.array == 3, np.uint8(2), truth.array))
+    rows = {"case": script.compare(case, lambda _: truth, {"right": lambda _: truth, "wrong": lambda _: wrong})}
+    right, other = script.table(rows).splitlines()[2:]
+    assert right.endswith("| kept |")
+    assert other.endswith("| missed |")
+    assert rows["case"]["wrong"]["same"] == pytest.approx(1 - (truth.array == 3).sum() / (truth.array > 0).sum())
+
+
+def test_a_case_beside_monais_sliding_window(call, small_config, monkeypatch, capsys):
+    monkeypatch.setitem(benchmark.CASES, "median", (40, 5.0))
+    for name, value in (("IN_PLANE", 96), ("PIXEL_MM", 4.16), ("matrix_rate", lambda _: 0.5)):
+        monkeypatch.setattr(benchmark, name, value)
+    script = call("benchmarks/inference.py", "--peer-seconds", "1000")
+    monkeypatch.setattr(script, "preset", lambda _: small_config)
+    script.main()
+    printed = capsys.readouterr().out
+    assert "| slices x rows x columns | 40 x 96 x 96 |" in printed
+    for name in ("networks as trained", "our slab-by-slab copies"):
+        assert f"MONAI SlidingWindowInferer, whole volume, {name}: " in printed
+    assert "peer: 1000.0 s; ratio " in printed
+
+
+def test_cold_start_tells_each_step(call, dataset, capsys):
+    script = call("benchmarks/cold_start.py", dataset / "case_00000" / "imaging.nii.gz", "--runs", "1")
+    script.main()
+    table = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    seconds = {name.strip(): float(value) for name, value in table[1:]}
+    assert list(seconds) == [*script.STEPS, "to the first network step"]
+    assert seconds.pop("to the first network step") == pytest.approx(sum(seconds.values()), abs=0.05)
+    assert seconds["libraries"] > 0.1
