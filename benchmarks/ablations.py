@@ -16,7 +16,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-from learning import SEED, TRAIN, coarser, draw, epochs_that_fit, machine, render, render_training, train_stage, with_training
+from learning import (
+    SEED,
+    TRAIN,
+    coarser,
+    draw,
+    epochs_that_fit,
+    machine,
+    render,
+    render_training,
+    train_stage,
+    with_training,
+)
 
 from renalseg.config import preset
 from renalseg.evaluate.bootstrap import mean_interval

@@ -73,13 +73,13 @@ def fine_with_room(
     Raises:
         torch.OutOfMemoryError: on the CPU, there is no room for the smallest window either.
     """
-    while (done := _attempt(partial(run, networks, fine, runtime))) is None:
-        if fine.window // 2 < SMALLEST_WINDOW:
-            return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+    while (done := _attempt(partial(run, networks, fine, runtime))) is None and fine.window // 2 >= SMALLEST_WINDOW:
         runtime.free_device_memory()
         fine = fine.model_copy(update={"window": fine.window // 2})
         warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
-    return done[0]
+    if done is not None:
+        return done[0]
+    return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
 
 
 def or_on_cpu(what: str, device: torch.device, run: Callable[[torch.device], T], warnings: list[str]) -> T:
