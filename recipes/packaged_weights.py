@@ -42,6 +42,8 @@ from renalseg.train.prepare import coarse_arrays, fine_arrays
 SEED = 20261125
 VERSIONS, DRAWN, NONE, COARSE_ONLY = 3, 60, 80, 150
 NO_KIDNEYS, REAL_BODY, WHOLE = 0.12, 0.55, 0.3
+CUT, CUT_PART = 0.07, (0.1, 0.6)
+"""The share of ranges that begin or end within the kidneys, and how much of their height is then missing."""
 SPACINGS_MM = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 CONFIG = Path(__file__).parents[1] / "src" / "renalseg" / "weights" / "default" / "config.yaml"
 
@@ -77,11 +79,14 @@ def jobs(labels: Path) -> list[Job]:
 
 
 def another_range(rng: np.random.Generator, labels: Volume) -> Volume:
-    """A label map in thicker slices, cut along z to a random range round the kidneys, or the map as it is."""
+    """A label map in thicker slices, cut along z to a random range that has the kidneys, or most of them, or all."""
     step, box = _step(rng, labels.spacing_mm[0]), bounding_box(labels.array > 0)
     first, last = 0, labels.shape[0]
     if box is not None and rng.uniform() > WHOLE:
-        above, below = (float(rng.uniform(0, 180)) / labels.spacing_mm[0] for _ in range(2))
+        beyond = rng.uniform(0, 180, 2) / labels.spacing_mm[0]
+        if rng.uniform() < CUT:
+            beyond[int(rng.integers(2))] = -float(rng.uniform(*CUT_PART)) * box.shape[0]
+        above, below = beyond
         first, last = max(int(box.start[0] - above), 0), min(int(box.stop[0] + below) + 1, last)
     z, y, x = labels.spacing_mm
     return Volume.from_array(np.ascontiguousarray(labels.array[first:last:step]), (z * step, y, x), labels.name)

@@ -4,7 +4,10 @@ from scipy import ndimage
 
 from renalseg.core.labels import CYST, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
+from renalseg.phantom import case
 from renalseg.phantom.case import render_case
+from renalseg.phantom.draws import Sampling, draw_contrast
+from renalseg.phantom.scene import KeepOut, draw_renal
 
 SMALL = {"in_plane": 128, "max_slices": 60}
 
@@ -80,6 +83,32 @@ def test_scan_without_kidneys() -> None:
         assert not labels.array.any()
         assert record["volumes_ml"] == {"kidney": 0, "tumor": 0, "cyst": 0}
         assert (ct.array > -200).mean() > 0.1
+
+
+def part_in_the_scan(seed: int) -> float:
+    """How much of the kidneys' height lies in a scan of 300 mm."""
+    rng, sampling = np.random.default_rng(seed), Sampling((60, 8, 8), (5.0, 40.0, 40.0))
+    renal = draw_renal(rng, draw_contrast(rng), 45.0, 10.0, KeepOut((90.0, 140.0), 0.0, 45.0))
+    start = case._first_slice(rng, sampling, renal)
+    heights = renal.lattice.axis(0)[(renal.occupied < 0).any(axis=(1, 2))]
+    return float(np.mean((heights >= start) & (heights <= start + 59 * 5)))
+
+
+def test_some_scans_begin_or_end_within_the_kidneys(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < case.CUT_SHARE < 0.2
+    monkeypatch.setattr(case, "CUT_SHARE", 0.0)
+    assert [part_in_the_scan(seed) for seed in range(8)] == [1] * 8
+    monkeypatch.setattr(case, "CUT_SHARE", 1.0)
+    assert all(0.35 < part_in_the_scan(seed) < 0.95 for seed in range(8))
+
+
+def test_scans_that_are_not_cut_do_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a scan is cut is drawn apart from everything else."""
+    volumes = []
+    for share in (0.0, case.CUT_SHARE):
+        monkeypatch.setattr(case, "CUT_SHARE", share)
+        volumes.append(render_case(0, **SMALL)[0].array)
+    assert np.array_equal(*volumes)
 
 
 def two_kidneys(sides: tuple[int, ...] = (-1, 1)) -> Volume:

@@ -1,8 +1,10 @@
 """The recipe of the packaged weights, on a label map that renders in a second."""
 
+import numpy as np
 import pytest
 
 from renalseg.config import STAGES
+from renalseg.core.volume import Volume
 from renalseg.io.kits import fold_split, list_cases
 from renalseg.train.index import open_cache
 
@@ -66,3 +68,23 @@ def test_what_it_renders_can_be_trained_on_and_is_not_rendered_again(recipe, map
     recipe.render_all(maps, None, cache, wider, first=1, workers=1)
     assert len(list(cache.glob("coarse/*-image.npy"))) == 1  # the margin decides the fine arrays alone
     assert len(list(cache.glob("fine/*-image.npy"))) == 2
+
+
+@pytest.mark.parametrize("cut", [0.0, 1.0])
+def test_ranges_have_the_kidneys_but_for_those_that_are_cut(cut, recipe, monkeypatch):
+    monkeypatch.setattr(recipe, "CUT", cut)
+    monkeypatch.setattr(recipe, "WHOLE", 0.0)
+    monkeypatch.setattr(recipe, "SPACINGS_MM", (2.0,))
+    array = np.zeros((200, 4, 4), np.uint8)
+    array[80:130] = 1
+    labels = Volume.from_array(array, (2.0, 1.0, 1.0))
+    rng = np.random.default_rng(0)
+    ranges = [recipe.another_range(rng, labels).array[:, 0, 0] for _ in range(40)]
+    kept = [int(r.sum()) for r in ranges]
+    if not cut:
+        assert set(kept) == {50}
+    else:
+        assert 20 <= min(kept) <= max(kept) <= 46
+        assert any(r[0] for r in ranges)
+        assert any(r[-1] for r in ranges)
+    assert len({len(r) for r in ranges}) > 20

@@ -26,6 +26,8 @@ from renalseg.phantom.warp import Warp, covered, draw_warp, draw_warp_beside
 
 Seed = int | Sequence[int]
 DRAWN = "drawn"
+CUT_SHARE, CUT_PART = 0.05, (0.1, 0.6)
+"""The share of drawn scans that begin or end within the kidneys, and how much of their height is then missing."""
 REAL_SPACING_MM: Vector = (2.0, 1.1, 1.1)
 """Finer than ``BODY_SPACING_MM``, since a real body has texture."""
 
@@ -119,7 +121,10 @@ def _draw(
 
 
 def _first_slice(rng: np.random.Generator, sampling: Sampling, renal: Renal | None) -> float:
-    """Height of the first slice: any that keeps the kidneys in the scan, or none of them where ``renal`` is None."""
+    """Height of the first slice: any that keeps the kidneys in the scan, or none of them where ``renal`` is None.
+
+    A few scans cut them. That is drawn from a generator of its own, so that all other scans do not depend on it.
+    """
     length = sampling.spacing_mm[0] * (sampling.shape[0] - 1)
     if renal is None:
         above = rng.uniform() < 0.7
@@ -128,6 +133,10 @@ def _first_slice(rng: np.random.Generator, sampling: Sampling, renal: Renal | No
     z = renal.lattice.axis(0)
     low, high = float(z[occupied[0]]) - 4, float(z[occupied[-1]]) + 4
     latest, earliest = low, high - length
+    apart = rng.spawn(1)[0]
+    if apart.uniform() < CUT_SHARE:
+        missing = float(apart.uniform(*CUT_PART)) * (high - low)
+        return latest + missing if apart.uniform() < 0.5 else earliest - missing
     if earliest > latest:
         return (low + high - length) / 2
     return float(rng.uniform(max(earliest, -330), max(latest, earliest)))
