@@ -23,7 +23,8 @@ from real_ct import segment_missing
 from unseen_phantoms import held_out
 
 from renalseg import __version__
-from renalseg.core.labels import HECS
+from renalseg.core.labels import HECS, KIDNEY
+from renalseg.core.volume import Volume
 from renalseg.evaluate.bootstrap import CONFIDENCE, RESAMPLES, mean_interval
 from renalseg.evaluate.cohort import evaluate
 from renalseg.evaluate.metrics import CaseMetrics
@@ -33,10 +34,37 @@ from renalseg.io.kits import IMAGING, SEGMENTATION, KitsCase, list_cases, read_c
 from renalseg.phantom.cohort import RECORD, write_cohort
 from renalseg.predict.segmenter import DEFAULT_WEIGHTS, Segmenter
 from renalseg.report.example import example_png
+from renalseg.report.measure.lesions import KINDS, pieces
 from renalseg.train.validate import box_coverage
 
 THIN_MM, THICK_MM = 1.5, 3.5
 SMALL_ML, LARGE_ML = 5.0, 50.0
+
+
+FOUND = 0.5
+"""A lesion is found where so much of it is called a mass."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One connected piece of a label: its kind, its ml, and the shares of it that the other label map calls a mass, and
+    calls by the same kind.
+    """
+
+    kind: str
+    ml: float
+    mass: float
+    same: float
+
+
+def findings(labels: Volume, other: Volume) -> list[Finding]:
+    """The lesions of ``labels`` as ``other`` sees them, on one grid."""
+    out, number = [], {kind: label for label, kind in KINDS}
+    for piece in pieces(labels.array, labels.voxel_mm3)[0]:
+        seen = other.array[piece.box.slices][piece.mask]
+        mass, same = float((seen > KIDNEY).mean()), float((seen == number[piece.kind]).mean())
+        out.append(Finding(piece.kind, piece.voxels * labels.voxel_mm3 / 1000, mass, same))
+    return out
 
 
 @dataclass(frozen=True)
@@ -46,12 +74,16 @@ class Case:
     Attributes:
         scores: Dice and surface Dice.
         phantom: the record of its rendering.
+        lesions: the true ones, as they were segmented.
+        false: pieces that were called a mass without touching one.
         coverage: share of the true voxels inside the coarse stage's box.
         seconds: of the segmentation.
     """
 
     scores: CaseMetrics
     phantom: dict[str, Any]
+    lesions: list[Finding]
+    false: list[Finding]
     coverage: float
     seconds: float
 
@@ -93,6 +125,33 @@ def groups(cases: Sequence[Case]) -> dict[str, dict[str, list[Case]]]:
     }
 
 
+def lesion_table(cases: Sequence[Case]) -> list[str]:
+    """How many lesions of each kind and size are found, how much of them, and what is called one without being one."""
+    head = (
+        f"| lesions | number | found ({FOUND:.0%} of it called a mass) | share called a mass | called by its own kind |"
+    )
+    lines = [head, "|---" * 5 + "|"]
+    sizes = ((0.0, SMALL_ML), (SMALL_ML, LARGE_ML), (LARGE_ML, np.inf))
+    for kind in ("tumor", "cyst"):
+        for low, high in sizes:
+            group = [x for case in cases for x in case.lesions if x.kind == kind and low <= x.ml < high]
+            if group:
+                size = (
+                    f"< {high:g} ml" if low == 0 else f"> {low:g} ml" if high == np.inf else f"{low:g} to {high:g} ml"
+                )
+                shares = [f"{np.mean([getattr(x, name) for x in group]):.2f}" for name in ("mass", "same")]
+                found = f"{np.mean([x.mass >= FOUND for x in group]):.2f}"
+                lines.append(f"| {kind}, {size} | {len(group)} | {found} | {' | '.join(shares)} |")
+    false = [x for case in cases for x in case.false]
+    at = sum(bool(case.false) for case in cases)
+    lines += [
+        "",
+        f"Called a mass where there is none: {len(false)} pieces of {sum(x.ml for x in false):.1f} ml in all, ",
+    ]
+    lines[-1] += f"in {at} of {len(cases)} cases."
+    return lines
+
+
 def score_row(name: str, cases: Sequence[Case]) -> str:
     """A group's means, each with its interval."""
     rows = np.array([case.scores.row for case in cases], dtype=np.float64)
@@ -118,6 +177,7 @@ def markdown(cases: Sequence[Case], worst: Sequence[CaseMetrics], about: str) ->
     ]
     for title, members in groups(cases).items():
         lines += ["", f"## {title}", "", *head, *(score_row(name, group) for name, group in members.items())]
+    lines += ["", "## Lesions, each for itself", "", *lesion_table(cases)]
     coverage = np.array([case.coverage for case in cases])
     seconds = np.array([case.seconds for case in cases])
     lines += [
@@ -191,8 +251,10 @@ def main() -> None:
     for name in names:
         phantom = json.loads((phantoms / name / RECORD).read_text())
         record = json.loads((results / f"{name}.json").read_text())
-        coverage = box_coverage(read_labels(phantoms / name / SEGMENTATION), record["box_zyx"])
-        cases.append(Case(by_name[name], phantom, coverage, float(record["timings_s"]["total"])))
+        truth, labels = read_labels(phantoms / name / SEGMENTATION), read_labels(results / f"{name}.nii.gz")
+        coverage, seconds = box_coverage(truth, record["box_zyx"]), float(record["timings_s"]["total"])
+        false = [piece for piece in findings(labels, truth) if piece.mass == 0]
+        cases.append(Case(by_name[name], phantom, findings(truth, labels), false, coverage, seconds))
     worst = scored.worst()
     draw_worst(worst, phantoms, results, a.out)
     machine = f"{platform.machine()}, {psutil.cpu_count()} cores, {segmenter.runtime.device}"

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from renalseg import benchmark
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import write_nifti
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
@@ -90,3 +93,26 @@ def test_cold_start_tells_each_step(call, dataset, capsys):
     assert list(seconds) == [*script.STEPS, "to the first network step"]
     assert seconds.pop("to the first network step") == pytest.approx(sum(seconds.values()), abs=0.05)
     assert seconds["libraries"] > 0.1
+
+
+def test_each_lesion_is_told_for_itself(call, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    script = call("benchmarks/accuracy.py")
+    truth, found = np.zeros((20, 40, 40), np.uint8), np.zeros((20, 40, 40), np.uint8)
+    truth[2:8, 2:8, 2:8] = truth[2:8, 2:8, 20:26] = 2  # 27 ml each
+    truth[12:15, 2:5, 2:5] = 3  # 3.4 ml
+    found[2:8, 2:8, 2:6] = 2  # two thirds of the first
+    found[2:4, 2:8, 20:26] = 3  # a third of the second, and of the wrong kind
+    found[12:15, 2:5, 2:5] = 3
+    found[15:17, 30:32, 30:32] = 2  # 1 ml of nothing
+    volumes = [Volume.from_array(array, (5.0, 5.0, 5.0)) for array in (truth, found)]
+    lesions = script.findings(*volumes)
+    assert [(x.kind, round(x.mass, 3), round(x.same, 3)) for x in lesions] == [
+        ("tumor", 0.667, 0.667),
+        ("tumor", 0.333, 0.0),
+        ("cyst", 1.0, 1.0),
+    ]
+    false = [piece for piece in script.findings(*reversed(volumes)) if piece.mass == 0]
+    table = script.lesion_table([script.Case(None, {}, lesions, false, 1.0, 1.0)])
+    assert table[2:4] == ["| tumor, 5 to 50 ml | 2 | 0.50 | 0.50 | 0.33 |", "| cyst, < 5 ml | 1 | 1.00 | 1.00 | 1.00 |"]
+    assert table[-1] == "Called a mass where there is none: 1 pieces of 1.0 ml in all, in 1 of 1 cases."
