@@ -28,7 +28,7 @@ from renalseg.io.files import write_json
 from renalseg.io.kits import KitsCase, list_cases, read_labels
 from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
-from renalseg.model.runtime import choose_for_prediction
+from renalseg.model.runtime import choose, choose_for_prediction
 from renalseg.predict import pipeline
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.pipeline import Models
@@ -56,20 +56,23 @@ def reference(weights: str) -> Callable[[Volume], Volume]:
 
 
 def paths(weights: str, device: str) -> dict[str, Callable[[Volume], Volume]]:
-    """The fast paths of a device by name."""
+    """The fast paths of a device by name; bf16 on a CPU where it multiplies in it."""
     if not choose_for_prediction(device).is_host:
         others = {precision: Segmenter(weights, device, precision) for precision in ("fp32", "bf16", "fp16")}
         return {
             f"{device}, {precision}": lambda ct, fast=segmenter: fast.segment(ct).labels
             for precision, segmenter in others.items()
         }
-    whole, fp32, bf16 = (Segmenter(weights, "cpu", precision) for precision in ("fp32", "fp32", "bf16"))
+    whole, fp32 = Segmenter(weights, "cpu", "fp32"), Segmenter(weights, "cpu", "fp32")
     whole.models = Models(**{stage: [whole.runtime.place(whole.weights[0].network(stage))] for stage in STAGES})
-    return {
+    fast = {
         "windows without kidney left out": lambda ct: whole.segment(ct).labels,
         "that and slab by slab: the default": lambda ct: fp32.segment(ct).labels,
-        "that in bf16": lambda ct: bf16.segment(ct).labels,
     }
+    if choose("cpu").precision == "bf16":
+        bf16 = Segmenter(weights, "cpu", "bf16")
+        fast["that in bf16"] = lambda ct: bf16.segment(ct).labels
+    return fast
 
 
 def compare(case: KitsCase, slow: Callable[[Volume], Volume], fast: dict[str, Callable[[Volume], Volume]]) -> Any:
