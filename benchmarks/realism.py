@@ -4,7 +4,8 @@
                                  [--phantoms 6] [--workers 1] [--seed 4711]
 
 Writes ``gallery.html`` (one file, pictures inside), ``realism.md`` and ``realism.json`` (numbers), ``realism_hu.png``
-(attenuation by tissue) and ``realism_noise.png`` (noise power). Half of the phantoms draw their kidneys, half take
+(attenuation by tissue), ``realism_noise.png`` (noise power), and ``realism_gallery.png`` (the phantoms beside the real
+CT that may be shown anywhere). Half of the phantoms draw their kidneys, half take
 them from label maps; ``--bodies`` sets them into real bodies. REAL_CT_DIR is as in ``real_ct.py``.
 
 The cohort of ``--cohort`` drawn phantoms is compared with the published percentiles of KiTS23 by the
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from io import BytesIO
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,8 @@ MOST_SLICES = 160
 """Of the phantoms in the gallery: thick enough to render in seconds."""
 PAGE_MB = 8.0
 PICTURE_PX = 420
+SHEET_CT, SHEET_COLUMNS = "pancreas_ct_cb_001", 4
+"""The real CT of ``realism_gallery.png``: CC BY 4.0."""
 VIEWS = ((0, "axial"), (1, "coronal"))
 PATCH_PX, PATCHES, STRIDE_PX = 32, 200, 12
 SOFT_HU, PATCH_RANGE_HU = (15.0, 170.0), 30.0
@@ -400,6 +404,19 @@ def draw_hu(found: Mapping[str, Mapping[str, NDArray[np.float32]]], scans: Seque
     return _png(figure)
 
 
+def draw_sheet(scans: Sequence[Scan]) -> bytes:
+    """Axial slices of ``SHEET_CT`` and of all phantoms in one picture, in the gallery's window."""
+    shown = [scan for scan in scans if scan.name == SHEET_CT or not scan.is_real]
+    rows = -(-len(shown) // SHEET_COLUMNS)
+    figure = Figure(figsize=(3.4 * SHEET_COLUMNS, 2.7 * rows), dpi=100, layout="constrained")
+    for axes, scan in zip_longest(figure.subplots(rows, SHEET_COLUMNS, squeeze=False).ravel(), shown):
+        axes.axis("off")
+        if scan is not None:
+            axes.imshow(Image.open(BytesIO(picture(scan, 0))), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(f"real CT ({SHEET_CT})" if scan.is_real else scan.name, fontsize=9)
+    return _png(figure)
+
+
 def draw_noise(found: Mapping[str, Noise | None], scans: Sequence[Scan]) -> bytes:
     """Spectra as they are, and each over its own mean: the level and the texture."""
     figure = Figure(figsize=(13, 4.4), dpi=100, layout="constrained")
@@ -449,6 +466,8 @@ def main() -> None:
     for name, png in zip(("realism_hu.png", "realism_noise.png"), charts.values(), strict=True):
         with atomic_path(a.out / name) as temporary:
             temporary.write_bytes(png)
+    with atomic_path(a.out / "realism_gallery.png") as temporary:
+        temporary.write_bytes(draw_sheet(scans))
     page = gallery(scans, charts)
     if len(page) > PAGE_MB * 1e6:
         parser.error(f"the page would have {len(page) / 1e6:.1f} MB, more than {PAGE_MB:g}; use fewer --phantoms")
