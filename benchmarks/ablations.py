@@ -1,14 +1,14 @@
 """What each trick of training does for the lesion stage: all of them, and one left out at a time, on the same budget.
 
-    python benchmarks/ablations.py --labels KITS23_LABELS --work DIR [--minutes 16] [--in-plane 64 96] [--tests 24]
+    python benchmarks/ablations.py --labels KITS23_LABELS --work DIR [--minutes 27] [--tests 24]
 
-Trains on the 24 phantoms of learning.py (DIR may be the same) with the preset ``tiny``; ``--in-plane`` makes its
-regions coarser, so that a slow machine comes to as many epochs. One kidney network is trained first, which the lesion
-stage of every variant starts from. A variant gets as many epochs as fit ``--minutes`` by the time of trial epochs of
-the variant with all tricks, so all get the same number. The lesion networks are scored on phantoms from label maps of
-fold 0, coarse and kidney stage answered perfectly, so that nothing but the lesion stage differs, each beside ``all
-tricks`` on the same phantoms. What is finished is not done again. DIR/ablations-<y>x<x>/ablations.md is the table;
-beside it lie the curves and the weights with their logs.
+Trains on the 24 phantoms of learning.py (DIR may be the same) with the preset ``tiny``, by default for as long as the
+lesion stage takes there. One kidney network is trained first, which the lesion stage of every variant starts from. A
+variant gets as many epochs as fit ``--minutes`` by the time of trial epochs of the variant with all tricks, so all get
+the same number. The lesion networks are scored on phantoms from label maps of fold 0, coarse and kidney stage answered
+perfectly, so that nothing but the lesion stage differs, each beside ``all tricks`` on the same phantoms. What is
+finished is not done again. DIR/ablations/ablations.md is the table; beside it lie the curves and the weights with
+their logs.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import numpy as np
 from learning import (
     SEED,
     TRAIN,
-    coarser,
     draw,
     epochs_that_fit,
     machine,
@@ -38,7 +37,7 @@ from renalseg.model.runtime import choose_for_prediction
 from renalseg.predict.pipeline import Models
 from renalseg.train.validate import make_validator
 
-KIDNEY_SHARE = 0.23
+KIDNEY_SHARE = 0.28
 """Minutes of the kidney network for a minute of the lesion stage, as in learning.py."""
 SCORES = ("dice_masses", "dice_tumor", "sd_masses")
 
@@ -82,16 +81,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=16, help="of training, for each variant")
-    parser.add_argument("--in-plane", type=int, nargs=2, default=preset("tiny").fine.in_plane)
+    parser.add_argument("--minutes", type=float, default=27, help="of training, for each variant")
     parser.add_argument("--tests", type=int, default=24)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     a = parser.parse_args()
     variants = [BASE, *(name for name in a.variants if name != BASE)]
-    config = coarser(preset("tiny"), tuple(a.in_plane))
+    config = preset("tiny")
     cache = render_training(a.labels, a.work, config)
     test = render(a.labels, a.work, f"test-{a.tests}", a.tests, SEED + 2)
-    work = a.work / f"ablations-{a.in_plane[0]}x{a.in_plane[1]}"
+    work = a.work / "ablations"
     base = with_training(config, "lesion", config.training["lesion"].epochs, **VARIANTS[BASE])
     epochs = epochs_that_fit(base, cache, work, {"kidney": KIDNEY_SHARE * a.minutes, "lesion": a.minutes})
     shared = work / "kidney"
@@ -103,9 +101,7 @@ def main() -> None:
         minutes = sum(train_stage("lesion", changed, cache, folders[name], cascade=shared)) / 60
         scores[name] = score(folders[name], test)
         print(f"{name}: {minutes:.1f} minutes, masses {scores[name]['dice_masses'].mean():.3f}", flush=True)
-    heading = (
-        f"{TRAIN} training and {a.tests} test phantoms from label maps, regions of {a.in_plane[0]} x {a.in_plane[1]}"
-    )
+    heading = f"{TRAIN} training and {a.tests} test phantoms from label maps"
     counts = f"{epochs['kidney']} epochs of the kidney and {epochs['lesion']} of the lesion stage"
     text = "\n".join([f"{heading}, {counts}, {machine()}", "", *table(scores)]) + "\n"
     write_text(text, work / "ablations.md")

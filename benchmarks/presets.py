@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablations import KIDNEY_SHARE, coarser
+from ablations import KIDNEY_SHARE
 from learning import SEED, TRAIN, epochs_that_fit, machine, render, render_training, train_stage, with_training
 
 from renalseg.benchmark import network_tflop
@@ -35,6 +35,16 @@ STAGES: tuple[Stage, ...] = ("kidney", "lesion")
 RECIPE = "tiny"
 COLUMNS = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS]
 REPEATS = 5
+
+
+def coarser(config: Config, in_plane: tuple[int, int]) -> Config:
+    """``config`` with fine regions of ``in_plane`` pixels [y, x] instead of its own, all of them in a patch."""
+    training = dict(config.training)
+    for stage in ("kidney", "lesion"):
+        patch = (config.training[stage].patch[0], *in_plane)
+        training[stage] = config.training[stage].model_copy(update={"patch": patch})
+    fine = config.fine.model_copy(update={"in_plane": in_plane})
+    return config.model_copy(update={"fine": fine, "training": training})
 
 
 def configure(name: str, in_plane: tuple[int, int]) -> Config:

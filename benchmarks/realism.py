@@ -17,10 +17,8 @@ is not done again.
 
 import argparse
 import json
-import multiprocessing
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -42,6 +40,7 @@ from scipy import ndimage
 
 from renalseg import __version__
 from renalseg.core.labels import LABELS
+from renalseg.core.processes import spread
 from renalseg.core.volume import Volume
 from renalseg.io.files import atomic_path, write_json, write_text
 from renalseg.io.kits import IMAGING, SEGMENTATION, KitsCase, list_cases, read_case
@@ -287,10 +286,10 @@ def render_labels(index: int, seed: int, folder: Path) -> None:
 def cohort_rows(a: argparse.Namespace) -> list[Row]:
     """Geometry and volumes of the cohort, as ``renalseg inspect`` measures them, on a matrix of 512."""
     folder = a.out / "cohort"
-    with ProcessPoolExecutor(a.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(partial(render_labels, seed=a.seed, folder=folder), range(a.cohort)), 1):
-            if done % 20 == 0:
-                print(f"cohort {done}/{a.cohort}", flush=True)
+    render = partial(render_labels, seed=a.seed, folder=folder)
+    for done, _ in enumerate(spread(render, range(a.cohort), a.workers), 1):
+        if done % 20 == 0:
+            print(f"cohort {done}/{a.cohort}", flush=True)
     wanted = {f"case_{i:05d}" for i in range(a.cohort)}
     rows = [case.row for case in inspect_dataset(folder, workers=a.workers).cases if case.case_id in wanted]
     ratio = MATRIX / COHORT_IN_PLANE

@@ -30,12 +30,13 @@ import numpy as np
 import torch
 
 from renalseg.config import Config, load_config
+from renalseg.core.processes import spread
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import bounding_box
 from renalseg.io.kits import fold_split, list_cases, read_labels
 from renalseg.phantom.bodies import list_bodies
 from renalseg.phantom.case import render_case
-from renalseg.train.cache import GRIDS, GridName, Prepared, cached, settings_key, spread
+from renalseg.train.cache import GRIDS, GridName, Prepared, cached, settings_key
 from renalseg.train.index import write_index
 from renalseg.train.prepare import coarse_arrays, fine_arrays
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,22 @@ def load_script() -> Callable[[str], ModuleType]:
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up
         spec.loader.exec_module(module)
         return module
+
+    return load
+
+
+@pytest.fixture
+def benchmark_script(
+    load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., ModuleType]:
+    """Loads a script of ``benchmarks/`` by its name, with arguments for its ``main``."""
+
+    def load(name: str, *arguments: object) -> ModuleType:
+        monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")  # some use each other
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of MONAI's imports
+            return load_script(f"benchmarks/{name}")
 
     return load
 

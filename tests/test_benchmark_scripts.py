@@ -1,8 +1,7 @@
 """The scripts of ``benchmarks/`` that measure prediction, whole and on the smallest cases."""
 
 import json
-import warnings
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
@@ -11,22 +10,6 @@ from renalseg import benchmark
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import write_nifti
 from renalseg.model.runtime import choose
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def call(load_script, monkeypatch):
-    """Runs the ``main`` of a script with arguments."""
-
-    def run_main(path, *arguments):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MONAI's imports
-            script = load_script(path)
-        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
-        return script
-
-    return run_main
 
 
 @pytest.fixture
@@ -45,9 +28,9 @@ def dataset(tmp_path):
     return tmp_path / "dataset"
 
 
-def test_fast_paths_are_held_against_the_reference(call, dataset, small_weights, tmp_path, capsys):
+def test_fast_paths_are_held_against_the_reference(benchmark_script, dataset, small_weights, tmp_path, capsys):
     arguments = ["--dataset", dataset, "--cases", 2, "--weights", small_weights, "--out", tmp_path / "rows.json"]
-    call("benchmarks/fast_paths.py", *arguments).main()
+    benchmark_script("fast_paths.py", *arguments).main()
     printed = capsys.readouterr().out
     for name in ("windows without kidney left out", "that and slab by slab: the default"):
         assert f"| {name} | 2 | 100.0000% | 100.0000% | 0.00000 | 0.00000 | kept |" in printed
@@ -57,8 +40,8 @@ def test_fast_paths_are_held_against_the_reference(call, dataset, small_weights,
     assert list(rows["case_00000"]) == fast + ["that in bf16"] * (choose("cpu").precision == "bf16")
 
 
-def test_a_path_with_other_labels_misses_the_budget(call, dataset):
-    script = call("benchmarks/fast_paths.py")
+def test_a_path_with_other_labels_misses_the_budget(benchmark_script, dataset):
+    script = benchmark_script("fast_paths.py")
     case = script.list_cases(dataset)[0]
     truth = script.read_labels(case.segmentation)
     wrong = truth.with_array(np.where(truth.array == 3, np.uint8(2), truth.array))
@@ -69,22 +52,24 @@ def test_a_path_with_other_labels_misses_the_budget(call, dataset):
     assert rows["case"]["wrong"]["same"] == pytest.approx(1 - (truth.array == 3).sum() / (truth.array > 0).sum())
 
 
-def test_a_case_beside_monais_sliding_window(call, small_config, monkeypatch, capsys):
+def test_a_case_beside_monais_sliding_window_and_a_peer(benchmark_script, small_config, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(benchmark.CASES, "median", (40, 5.0))
     for name, value in (("IN_PLANE", 96), ("PIXEL_MM", 4.16), ("matrix_rate", lambda _: 0.5)):
         monkeypatch.setattr(benchmark, name, value)
-    script = call("benchmarks/inference.py", "--peer-seconds", "1000")
+    peer = tmp_path / "peer.py"
+    peer.write_text("import json, sys\nprint(json.dumps({'case_s_no_mirror': 1000, 'arguments': sys.argv[1:]}))\n")
+    script = benchmark_script("inference.py", "--peer", sys.executable, peer)
     monkeypatch.setattr(script, "preset", lambda _: small_config)
     script.main()
     printed = capsys.readouterr().out
     assert "| slices x rows x columns | 40 x 96 x 96 |" in printed
     for name in ("networks as trained", "our slab-by-slab copies"):
         assert f"MONAI SlidingWindowInferer, whole volume, {name}: " in printed
-    assert "peer: 1000.0 s; ratio " in printed
+    assert "peer.py: 1000.0 s; ratio " in printed
 
 
-def test_cold_start_tells_each_step(call, dataset, capsys):
-    script = call("benchmarks/cold_start.py", dataset / "case_00000" / "imaging.nii.gz", "--runs", "1")
+def test_cold_start_tells_each_step(benchmark_script, dataset, capsys):
+    script = benchmark_script("cold_start.py", dataset / "case_00000" / "imaging.nii.gz", "--runs", "1")
     script.main()
     table = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     seconds = {name.strip(): float(value) for name, value in table[1:]}
@@ -93,9 +78,8 @@ def test_cold_start_tells_each_step(call, dataset, capsys):
     assert seconds["libraries"] > 0.1
 
 
-def test_each_lesion_is_told_for_itself(call, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    script = call("benchmarks/accuracy.py")
+def test_each_lesion_is_told_for_itself(benchmark_script):
+    script = benchmark_script("accuracy.py")
     truth, found = np.zeros((20, 40, 40), np.uint8), np.zeros((20, 40, 40), np.uint8)
     truth[2:8, 2:8, 2:8] = truth[2:8, 2:8, 20:26] = 2  # 27 ml each
     truth[12:15, 2:5, 2:5] = 3  # 3.4 ml

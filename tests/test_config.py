@@ -148,7 +148,7 @@ def test_the_hash_does_not_depend_on_how_a_number_is_written():
 
 def test_a_hash_of_a_version_with_fewer_settings_is_known_by_its_file(tmp_path):
     data, path = TINY.model_dump(mode="json"), tmp_path / "config.yaml"
-    del data["coarse"]["network"]["stem"], data["training"]["lesion"]["ema"]
+    del data["coarse"]["network"]["psp_bins"], data["training"]["lesion"]["ema"]
     noted = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
     assert sha256_today(noted, path) == noted  # no file
     path.write_text(yaml.safe_dump(data))
@@ -184,7 +184,7 @@ def broken(**changes):
         (broken(extra=1), "extra: "),
         (broken(training__lesion__class_weights=[1.0, 1.0]), "lesion: 3 classes need as many class_weights"),
         (broken(fine__kidney__strides=[[2, 2, 2], [1, 2, 2], [1, 2, 2]]), "kidney: a 2.5D network does not down-samp"),
-        (broken(coarse__network__kernels=[[3, 3, 2]] * 3), "coarse.network: Value error, kernel sizes must be odd"),
+        (broken(coarse__network__kernels=[[3, 3, 2]] * 4), "coarse.network: Value error, kernel sizes must be odd"),
         (broken(fine__lesion__widths=[8, 8]), "fine.lesion: Value error, widths and kernels need one entry a level"),
         (broken(fine__lesion__widths=[8, 8, 0, 8]), "fine.lesion.widths.2: "),
         (broken(fine__lesion__dilations=[]), "fine.lesion: Value error, dilations need"),
@@ -196,11 +196,11 @@ def broken(**changes):
         ),
         (
             broken(coarse__shape=[50, 48, 48], training__coarse__patch=[50, 48, 48]),
-            "coarse: the patch (50, 48, 48) is not divisible by (4, 4, 4)",
+            "coarse: the patch (50, 48, 48) is not divisible by (16, 16, 16)",
         ),
         (
             broken(training__kidney__patch=[48, 224, 384]),
-            "kidney: the patch (48, 224, 384) is not the stage's (48, 112",
+            "kidney: the patch (48, 224, 384) is not the stage's (48, 64",
         ),
         (broken(training={}), "no entry for the stage coarse"),
         (broken(intensity__clip_hu=[400, -200]), "intensity: Value error, clip_hu"),

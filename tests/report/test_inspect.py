@@ -16,7 +16,7 @@ from renalseg.core.errors import InputError, OutputError
 from renalseg.core.volume import Grid, Volume
 from renalseg.io.nifti import write_nifti
 from renalseg.report.inspect import cases as cases_module
-from renalseg.report.inspect import inspect_dataset
+from renalseg.report.inspect import figures, inspect_dataset
 from renalseg.report.inspect.quantities import COLUMNS, KITS23, PERCENTILES, QUANTITIES, percentiles
 from renalseg.report.inspect.tables import counts
 
@@ -449,6 +449,19 @@ def test_pictures_are_those_of_what_was_measured(dataset, tmp_path):
         with Image.open(tmp_path / "out" / name) as picture:
             assert picture.size[0] == 2000
             assert len(np.unique(np.asarray(picture.convert("L")))) > 50
+
+
+def test_every_quantity_that_is_published_is_drawn_beside_kits23(dataset, tmp_path, monkeypatch):
+    rows, draw = [], figures._draw_percentiles
+
+    def spy(axes, values, y, colour):
+        rows.append((colour, tuple(values)))
+        draw(axes, values, y, colour)
+
+    monkeypatch.setattr(figures, "_draw_percentiles", spy)
+    inspect_dataset(dataset, tmp_path / "out")
+    drawn = {values for colour, values in rows if colour == figures.KITS23_COLOUR}
+    assert {q.published for q in QUANTITIES if q.published} <= drawn
 
 
 def test_a_name_that_the_font_cannot_show(dataset, tmp_path):

@@ -12,6 +12,9 @@ from renalseg.config import STAGES, Config, Preparation
 from renalseg.core.errors import ConfigError, InputError, WeightsError
 from renalseg.io.kits import list_cases, read_case
 from renalseg.model import checkpoint, runtime
+from renalseg.model.checkpoint import open_weights
+from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability
+from renalseg.predict.roi import find_box
 from renalseg.train import cache as train_cache
 from renalseg.train.cache import GRIDS, VERSION, prepare, settings_key
 from renalseg.train.index import is_cache, open_cache, write_index
@@ -117,12 +120,17 @@ def test_neither_order_nor_processes_change_a_case(dataset, make_config, tmp_pat
 
 def test_regions_come_from_a_coarse_network_where_configured(dataset, small_config, small_weights, tmp_path):
     config = small_config.model_copy(update={"preparation": Preparation(roi="coarse")})
-    found = prepare(dataset, tmp_path, ["fine"], config, IDS[:1], coarse_weights=small_weights)["fine"][0]
-    true = prepare(dataset, tmp_path, ["fine"], small_config, IDS[:1])["fine"][0]
-    assert found.image != true.image
-    ct, _ = read_case(list_cases(dataset)[0])
-    assert found.load()[0].shape[0] <= ct.shape[0]
-    assert set(np.unique(found.load()[1])) >= {0, 1}
+    found = prepare(dataset, tmp_path, ["fine"], config, IDS[:1], coarse_weights=small_weights)["fine"][0].load()
+    true = prepare(dataset, tmp_path, ["fine"], small_config, IDS[:1])["fine"][0].load()
+    ct, labels = read_case(list_cases(dataset)[0])
+    cpu = runtime.choose_for_prediction("cpu")
+    network = cpu.predictor(open_weights(small_weights).network("coarse"))
+    probability = coarse_probability(coarse_input(ct, config, cpu), [network], cpu)
+    box = find_box(clean_coarse(probability, ct, config)[0], ct, config)
+    assert box is not None
+    for one, expected in zip(found, fine_arrays(ct, labels, config, box), strict=True):
+        np.testing.assert_array_equal(one, expected)
+    assert found[0].shape != true[0].shape or not np.array_equal(found[0], true[0])
     for settings, weights in ((config, None), (small_config, small_weights)):
         with pytest.raises(ConfigError, match=r"preparation\.roi"):
             prepare(dataset, tmp_path, ["fine"], settings, IDS[:1], coarse_weights=weights)

@@ -15,6 +15,7 @@ from renalseg.core.errors import ConfigError, InputError, RenalsegError, Weights
 from renalseg.io.kits import list_cases
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime
+from renalseg.train import loop
 from renalseg.train.cache import GRIDS, prepare
 from renalseg.train.index import write_index
 from renalseg.train.loop import cosine, train
@@ -153,6 +154,24 @@ def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(dataset, make_con
         run_training(request("coarse", dataset, tmp_path / "out", config), QUIET)
     with pytest.raises(WeightsError, match="another configuration"):
         run_training(request("coarse", dataset, tmp_path / "out", make_config(epochs=2), resume=True), QUIET)
+
+
+def test_a_run_killed_in_its_first_epoch_begins_anew(dataset, make_config, tmp_path, monkeypatch, caplog):
+    step, config, out = loop._step, make_config(epochs=2), tmp_path / "out"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(request("coarse", dataset, out, config), QUIET)
+    assert not (out / "coarse" / "last.safetensors").exists()
+    monkeypatch.setattr(loop, "_step", step)
+    assert run_training(request("coarse", dataset, out, config, resume=True), QUIET)["epoch"] == 2
+    assert "no epoch of the stage coarse was finished; it begins anew" in caplog.text
+    run_training(request("coarse", dataset, tmp_path / "straight", config), QUIET)
+    expected, found = (load_file(folder / "coarse.safetensors") for folder in (tmp_path / "straight", out))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_weights_of_another_configuration_are_refused_before_any_work(dataset, make_config, make_run, tmp_path):
@@ -302,13 +321,23 @@ def test_averaged_weights_are_kept_and_scored(dataset, make_config, make_run, tm
     assert not all(torch.equal(value, last[f"network.{key}"]) for key, value in kept.items())
 
 
-def test_hard_cases_are_seen_in_more_epochs(dataset, make_config, make_run, tmp_path):
-    config = make_config(epochs=6, batch=1, hard_cases=0.4, mixup_probability=0.0)
-    steps = []
-    progress = train(make_run("coarse", dataset, tmp_path, config, cases=3, on_step=lambda *step: steps.append(step)))
-    assert len(steps) == 6 * 2  # one of three cases is left out of each epoch
-    assert steps[-1][:2] == (12, 12)
-    assert all(loss > 0 for loss in progress["case_losses"])
+def test_hard_cases_are_seen_in_more_epochs(dataset, make_config, make_run, tmp_path, monkeypatch):
+    """The second of three cases is made hard: it is in every epoch, and one of the others is left out of each."""
+    config = make_config(epochs=12, batch=1, hard_cases=0.4, mixup_probability=0.0)
+    step, seen = loop._step, []
+
+    def losses_of(*arguments):
+        found, finite = step(*arguments)
+        return {case: 10.0 if case == 1 else 0.001 for case in found}, finite
+
+    monkeypatch.setattr(loop, "_step", losses_of)
+    hooks = {"on_samples": lambda samples, _: seen.extend(sample.case for sample in samples)}
+    progress = train(make_run("coarse", dataset, tmp_path, config, cases=3, **hooks))
+    counts = [seen.count(case) for case in range(3)]
+    assert sum(counts) == 12 * 2
+    assert counts[1] >= 11  # in the first epoch all count alike
+    assert min(counts) > 0
+    assert progress["case_losses"] == pytest.approx([0.001, 10.0, 0.001])
 
 
 def test_trains_from_a_cache_whose_dataset_is_gone(write_dataset, make_config, tmp_path):
@@ -369,7 +398,7 @@ def test_samples_are_shown_before_their_step_and_their_making_is_timed(dataset, 
         tmp_path,
         make_config(epochs=1),
         cases=3,
-        on_samples=lambda samples: order.append(sorted(sample.case for sample in samples)),
+        on_samples=lambda samples, _: order.append(sorted(sample.case for sample in samples)),
         on_step=lambda *_: order.append("step"),
     )
     record = train(run)["history"][0]

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,8 +62,10 @@ def test_the_whole_program_prints_a_row_a_stage_and_the_sum(benchmark, make_conf
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (first, second, third)]
     assert [row[0] for row in rows] == list(STAGES)
     assert all((row[5], row[7]) == ("-", "-") for row in rows)  # no GPU
+    assert [row[9] for row in rows] == ["100 x 4"] * 3  # one of nine cases is left out, in batches of two
+    assert all(float(row[8]) > 50 for row in rows)
     sum_h = float(last.split(": ")[1].split()[0])
-    assert sum_h == pytest.approx(sum(float(row[8]) for row in rows), abs=0.16)
+    assert sum_h == pytest.approx(sum(float(row[10]) for row in rows), abs=0.16)
 
 
 def test_the_schedule_is_epochs_times_steps_of_the_cases_that_are_kept(benchmark, make_config, tmp_path, monkeypatch):
@@ -74,6 +77,32 @@ def test_the_schedule_is_epochs_times_steps_of_the_cases_that_are_kept(benchmark
     cells, hours = benchmark.measure("coarse", config, Runtime(torch.device("cpu"), "fp32"), a, tmp_path)
     assert cells[1] == "2.00"
     assert hours == pytest.approx(900 * 4 * 2.0 / 3600)
+
+
+def test_what_the_loader_makes_ahead_is_not_measured(benchmark, make_config, tmp_path, monkeypatch, capsys):
+    """With one process, which makes two batches ahead, three steps are dropped; fewer than four more are refused."""
+    waited, trained = [], []
+    real = benchmark.train
+
+    def spy(run):
+        trained.append(len(run.cases))
+        on_samples = run.on_samples
+
+        def waits(samples, wait_s):
+            waited.append(100.0 if len(waited) < 3 else 0.0)
+            on_samples(samples, waited[-1])
+
+        return real(replace(run, on_samples=waits))
+
+    monkeypatch.setattr(benchmark, "train", spy)
+    a = argparse.Namespace(steps=4, workers=1, compile=False, cases=9)
+    cells, _ = benchmark.measure("coarse", make_config(batch=1), Runtime(torch.device("cpu"), "fp32"), a, tmp_path)
+    assert trained == [3 + 4]
+    assert cells[2] == "0.00"
+    monkeypatch.setattr("sys.argv", ["training_step.py", "--workers", "4", "--steps", "15"])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert "measure at least 16 steps" in capsys.readouterr().err
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 10))))

@@ -78,7 +78,7 @@ def test_a_mixed_sample_is_compared_with_both_its_targets(stage, dataset, make_c
     config = make_config(epochs=1, batch=1, mixup_probability=1.0, mixup_alpha=5.0, dice_weight=0.0, hard_voxels=1.0)
     config = with_class_weights_of_1(config)
     samples, losses = [], []
-    hooks = {"on_samples": samples.extend, "on_step": lambda *step: losses.append(step[2])}
+    hooks = {"on_samples": lambda drawn, _: samples.extend(drawn), "on_step": lambda *step: losses.append(step[2])}
     train(make_run(stage, dataset, tmp_path, config, cases=3, **hooks))
     sample, settings = samples[0], config.training[stage]
     network = build(config.network(stage), settings.seed)
@@ -102,7 +102,7 @@ def with_class_weights_of_1(config):
 
 def test_mining_remembers_the_losses_of_the_steps(dataset, make_config, make_run, tmp_path):
     order, losses = [], []
-    hooks = {"on_samples": lambda samples: order.extend(s.case for s in samples)}
+    hooks = {"on_samples": lambda samples, _: order.extend(s.case for s in samples)}
     hooks["on_step"] = lambda *step: losses.append(step[2])
     config = make_config(epochs=1, batch=1, hard_cases=0.0, mixup_probability=0.0)
     progress = train(make_run("lesion", dataset, tmp_path, config, cases=3, **hooks))

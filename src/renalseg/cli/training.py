@@ -102,7 +102,7 @@ def train(
     preset: Preset = None,
     config: Annotated[Path | None, typer.Option(help="configuration file instead of a preset")] = None,
     fold: Annotated[int | None, typer.Option(help="hold out this fold of five for validation")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last epoch")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last finished epoch")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int, typer.Option(min=0, help="processes that prepare and load data")] = 0,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from renalseg.config.settings import Augmentation, Clean, Coarse, Fine, Network, Size3, Training
+from renalseg.config.settings import Augmentation, Clean, Coarse, Fine, Network, Preparation, Size3, Training
 from renalseg.config.system import Config
 from renalseg.core.errors import ConfigError
 
@@ -96,16 +96,17 @@ TINY = Config(
     name="tiny",
     coarse=Coarse(shape=(48, 48, 48), network=_coarse((16, 32, 64, 96), (2, 2, 2))),
     fine=Fine(
-        in_plane=(112, 192),
+        in_plane=(64, 96),
         kidney=_fine((32, 48, 64, 96), _KIDNEY, (1, 2, 2)),
         lesion=_fine((32, 48, 64, 96), _LESION, (1, 2, 2)),
     ),
     clean=Clean(min_mm3=20000.0),
+    preparation=Preparation(margin_jitter=(0.5, 2.5)),  # so coarse a network finds boxes up to two of its voxels larger
     training={
         "coarse": _training((48, 48, 48), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD, depth_crop=0.2)),
-        "kidney": _training((16, 112, 192), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD)),
+        "kidney": _training((16, 64, 96), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD)),
         "lesion": _training(
-            (16, 112, 192),
+            (16, 64, 96),
             60,
             3,
             **_SHORT,
@@ -116,7 +117,7 @@ TINY = Config(
         ),
     },
 )
-"""Half the paper's resolution, and the stem of ``fast``: what two CPU cores train in under an hour, run in seconds."""
+"""A quarter of the paper's resolution, and stems: what two CPU cores train in under an hour, without bf16 too."""
 
 PRESETS: dict[str, Config] = {"paper": PAPER, "light": LIGHT, "fast": FAST, "tiny": TINY}
 

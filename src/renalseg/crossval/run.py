@@ -175,7 +175,6 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, 
     out = plan.weights(fold)
     resume = (out / stage / "last.safetensors").exists()
     reports.say(f"fold {fold}: {stage} {'goes on' if resume else 'begins'}")
-    from_coarse = plan.config.preparation.roi == "coarse" and stage != "coarse" and not is_cache(source)
     request = Request(
         stage=stage,
         data=source,
@@ -187,7 +186,7 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, 
         precision=plan.precision,
         workers=plan.workers,
         validation_cases=plan.validation_cases,
-        cascade=out if from_coarse else None,
+        cascade=out if stage != "coarse" else None,  # validation and, where configured, regions: by those that are done
         deterministic=plan.deterministic,
         keep="last",
     )

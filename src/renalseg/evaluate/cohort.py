@@ -1,9 +1,7 @@
 """Scores a folder of predictions against a KiTS23 dataset."""
 
 import logging
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Literal
 
 from renalseg.core.errors import InputError
 from renalseg.core.labels import HECS
+from renalseg.core.processes import spread
 from renalseg.evaluate.metrics import CaseMetrics, case_metrics
 from renalseg.evaluate.tables import CohortResult, write_tables
 from renalseg.io.files import output_folder
@@ -71,7 +70,7 @@ def evaluate(
     without_truth = _without_truth(predictions, known)
     scored, reasons = [], {}
     with nullcontext() if out is None else output_folder(out):
-        for done, (metrics, reason) in enumerate(_score_all(jobs, workers), 1):
+        for done, (metrics, reason) in enumerate(spread(_score, jobs, workers), 1):
             scored.append(metrics)
             reasons[metrics.case_id] = reason
             if on_case is not None:
@@ -111,15 +110,6 @@ def _without_truth(predictions: Path, known: Iterable[str]) -> tuple[str, ...]:
     if extra:
         logger.warning("no truth for %d predictions in %s, not scored: %s", len(extra), predictions, _listed(extra))
     return extra
-
-
-def _score_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[CaseMetrics, str | None]]:
-    if workers <= 1:
-        yield from map(_score, jobs)
-        return
-    # Fresh interpreters: forking a process that runs threads (NumPy's, torch's) may deadlock.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_score, jobs)
 
 
 def _score(job: _Job) -> tuple[CaseMetrics, str | None]:

@@ -2,9 +2,8 @@
 
 import json
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 import renalseg
 from renalseg.core.errors import InputError, OutputError
+from renalseg.core.processes import process_pool
 from renalseg.core.volume import Volume
 from renalseg.io.files import write_json
 from renalseg.io.kits import IMAGING, SEGMENTATION, list_cases, read_labels
@@ -150,7 +150,7 @@ def _run(
         for job in todo:
             yield job[1].index, _make(*job)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         futures = {pool.submit(_make, *job): job[1].index for job in todo}
         for future in as_completed(futures):
             yield futures[future], future.result()

@@ -13,18 +13,17 @@ Which of them are there ``CACHE/index.json`` tells (``train.index``).
 import functools
 import hashlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from renalseg.config import Config, Stage
 from renalseg.core.errors import ConfigError, InputError, WeightsError
+from renalseg.core.processes import spread
 from renalseg.core.volume import Volume
 from renalseg.image.boxes import Box
 from renalseg.io.files import atomic_path, file_sha256, write_json
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 GridName = Literal["coarse", "fine"]
 GRIDS: tuple[GridName, ...] = ("coarse", "fine")
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 VERSION = 2
 """Raised when the meaning of a cached array changes."""
@@ -183,16 +180,6 @@ def _coarse_weights(name_or_dir: str | Path, config: Config, device: str) -> _Co
                 f"{now[key]}; set it to theirs, or name other weights"
             )
     return _CoarseWeights(weights.path, file_sha256(weights.files["coarse"]), device)
-
-
-def spread(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """The results of ``work``, in the order of the jobs, by ``workers`` processes; by this one where it is one."""
-    if workers <= 1:
-        yield from map(work, jobs)
-        return
-    # Fresh interpreters: forking a process that runs threads (torch's, the progress bar's) may deadlock.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(work, jobs)
 
 
 def _prepare_case(job: _Job) -> dict[GridName, Prepared]:

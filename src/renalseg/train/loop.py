@@ -51,8 +51,9 @@ class Run:
     """Scores the network through the real cascade; higher ``score`` is better."""
     on_step: Callable[[int, int, float], None] | None = None
     """Called with (step, steps of the whole run, loss)."""
-    on_samples: Callable[[list[Sample]], None] | None = None
-    """Called with this process's samples of a step before they go through the network; for measurements."""
+    on_samples: Callable[[list[Sample], float], None] | None = None
+    """Called with this process's samples of a step, before they go through the network, and the seconds that it waited
+    for the loader; for measurements."""
     on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
     """Called in the first process after each epoch, and when a run goes on, with the records of all epochs so far."""
 
@@ -164,7 +165,7 @@ def _epoch(
         with making:
             samples = [finish(d, run.stage, settings, run.runtime.device) if isinstance(d, Draw) else d for d in drawn]
         if run.on_samples:
-            run.on_samples(samples)
+            run.on_samples(samples, wait_s)
         found, finite = _step(run, state, forward, samples, len(keys))
         for case, loss in found.items():
             losses[case] = loss if math.isfinite(loss) else np.nan
@@ -221,7 +222,7 @@ def _step(
     total = gradients.finish(whole)
     state.scaler.unscale_(state.optimiser)
     norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip_norm)
-    norm_, total_, *each = torch.stack([norm, total, *losses.values()]).tolist()  # one wait for the device
+    norm_, total_, *each = torch.stack([norm, total, *losses.values()]).tolist()  # one copy from the device
     finite = math.isfinite(norm_) and math.isfinite(total_)
     overflow = not finite and math.isfinite(total_) and state.scaler.is_enabled() and state.scaler.get_scale() > 1
     if finite:

@@ -1,6 +1,7 @@
 """One training run from a dataset folder: split, preparation, networks for validation, loop."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from renalseg.train.loop import Run, train
 from renalseg.train.parallel import World, join
 from renalseg.train.state import read_progress
 from renalseg.train.validate import make_validator
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,9 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
     train_ids, validation_ids = _split(request, data)
     chosen = _validation_cases(request, data, validation_ids)
     initial, began = initial_weights(request.stage, request.config, request.initial, request.out, request.cascade)
+    resume = request.resume and not _killed_early(request)
+    if resume != request.resume and world.first:
+        log.warning("%s: no epoch of the stage %s was finished; it begins anew", request.out, request.stage)
     if world.first:
         _check_out(request)
         _prepare(request, data, train_ids, hooks)
@@ -113,7 +119,7 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
         out=request.out,
         runtime=runtime,
         trained_on=_trained_on(request, data, train_ids) | began,
-        resume=request.resume,
+        resume=resume,
         workers=request.workers,
         world=world,
         initial=initial,
@@ -216,6 +222,12 @@ def _check_out(request: Request) -> None:
     keep_config(out, request.config)  # before the first state, whose hash it explains to later versions
     if request.resume and weights and request.stage in weights.files and not weights.is_whole(request.stage):
         _save_last(request)  # killed between writing the weights and their manifest
+
+
+def _killed_early(request: Request) -> bool:
+    """Whether a run was begun in ``request.out`` and left no state of the stage: killed in its first epoch."""
+    state = request.out / request.stage / "last.safetensors"
+    return (request.out / "config.yaml").exists() and not state.exists()
 
 
 def _config_of(out: Path, otherwise: Config) -> Config:

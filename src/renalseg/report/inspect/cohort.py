@@ -1,14 +1,11 @@
 """All cases of a dataset: checked at the same time, compared with each other, written as tables and figures."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from renalseg.core.errors import InputError
+from renalseg.core.processes import spread
 from renalseg.io.files import output_folder
 from renalseg.io.kits import IMAGING, SEGMENTATION, KitsCase, list_cases
 from renalseg.report.inspect import findings as find
@@ -70,7 +67,7 @@ def inspect_dataset(
     cases = list_cases(dataset)
     with nullcontext() if out is None else output_folder(out):
         reports = []
-        for report in _inspect_all(cases, workers):
+        for report in spread(inspect_case, cases, workers):
             reports.append(report)
             if on_case is not None:
                 on_case(report.case_id, len(reports), len(cases))
@@ -84,21 +81,6 @@ def inspect_dataset(
             write_tables(result, out)
             write_figures(result, out)
     return result
-
-
-def _inspect_all(cases: Sequence[KitsCase], workers: int) -> Iterator[CaseReport]:
-    if workers <= 1:
-        yield from map(inspect_case, cases)
-        return
-    try:
-        # Fresh interpreters: forking a process that runs threads (NumPy's, torch's) may deadlock.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(inspect_case, cases)
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"one of {workers} worker processes was ended from outside, most likely because the memory ran out; "
-            "use fewer workers."
-        ) from error
 
 
 def _folders_without_files(dataset: Path, cases: Sequence[KitsCase]) -> list[CaseReport]:

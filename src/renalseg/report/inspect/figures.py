@@ -28,6 +28,7 @@ from renalseg.report.drawing import (
 from renalseg.report.inspect.cohort import Inspection
 from renalseg.report.inspect.quantities import (
     BOX_MM,
+    BOX_VOXELS,
     GEOMETRY,
     INTENSITY,
     KITS23_CASES,
@@ -55,7 +56,7 @@ class Page:
 
 PAGES = (
     Page("inspect_geometry.png", "Scans", GEOMETRY, 2),
-    Page("inspect_anatomy.png", "Kidneys and masses", (*BOX_MM, *VOLUMES), 3),
+    Page("inspect_anatomy.png", "Kidneys and masses", (*BOX_VOXELS, *BOX_MM, *VOLUMES), 3),
     Page("inspect_intensity.png", "Intensity", INTENSITY, 3),
 )
 
