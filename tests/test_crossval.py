@@ -353,6 +353,21 @@ def test_determinism_is_asked_of_training(make_plan, tmp_path, monkeypatch):
     assert asked == [True, False]
 
 
+def test_validation_goes_through_the_stages_that_are_trained(make_plan, tmp_path, monkeypatch):
+    asked = []
+
+    def note(request, *more):
+        asked.append((request.stage, request.cascade))
+        if request.stage == "lesion":
+            raise KeyboardInterrupt
+        return run_training(request, *more)
+
+    monkeypatch.setattr("renalseg.crossval.run.run_training", note)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(make_plan(tmp_path))
+    assert asked == [("coarse", None), ("kidney", tmp_path / "fold_0"), ("lesion", tmp_path / "fold_0")]
+
+
 def test_a_case_that_fails_costs_its_fold_the_scores_and_no_other(copy, make_plan, monkeypatch):
     lost = HELD_OUT[0][1]
     (copy / "predictions" / f"{lost}.json").unlink()
