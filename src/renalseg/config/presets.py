@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from renalseg.config.settings import Augmentation, Clean, Coarse, Fine, Network, Preparation, Size3, Training
+from renalseg.config.settings import Augmentation, Clean, Coarse, Fine, Network, Size3, Training
 from renalseg.config.system import Config
 from renalseg.core.errors import ConfigError
 
@@ -101,7 +101,6 @@ TINY = Config(
         lesion=_fine((32, 48, 64, 96), _LESION, (1, 2, 2)),
     ),
     clean=Clean(min_mm3=20000.0),
-    preparation=Preparation(margin_jitter=(0.5, 2.5)),  # so coarse a network finds boxes up to two of its voxels larger
     training={
         "coarse": _training((48, 48, 48), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD, depth_crop=0.2)),
         "kidney": _training((16, 64, 96), 60, 2, **_SHORT, augmentation=Augmentation(**_MILD)),
