@@ -68,8 +68,8 @@ def test_flops_are_two_for_each_weight_and_voxel_of_each_convolution():
         if isinstance(layer, torch.nn.Conv3d):
             layer.register_forward_hook(count)
     with torch.no_grad():
-        network(torch.zeros(1, 1, 8, 8, 8))
-    counted = benchmark.network_tflop(config, "coarse", [(1, 1, 8, 8, 8), (1, 1, 8, 8, 8)])
+        network(torch.zeros(1, 1, 32, 32, 32))
+    counted = benchmark.network_tflop(config, "coarse", [(1, 1, 32, 32, 32), (1, 1, 32, 32, 32)])
     assert counted == pytest.approx(2 * total / 1e12, rel=0.02)  # a shortcut's weights are used without its layer
 
 
