@@ -144,12 +144,8 @@ def lesion_table(cases: Sequence[Case]) -> list[str]:
                 lines.append(f"| {kind}, {size} | {len(group)} | {found} | {' | '.join(shares)} |")
     false = [x for case in cases for x in case.false]
     at = sum(bool(case.false) for case in cases)
-    lines += [
-        "",
-        f"Called a mass where there is none: {len(false)} pieces of {sum(x.ml for x in false):.1f} ml in all, ",
-    ]
-    lines[-1] += f"in {at} of {len(cases)} cases."
-    return lines
+    what = f"{len(false)} pieces of {sum(x.ml for x in false):.1f} ml in all, in {at} of {len(cases)} cases"
+    return [*lines, "", f"Called a mass where there is none: {what}."]
 
 
 def score_row(name: str, cases: Sequence[Case]) -> str:

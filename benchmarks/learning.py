@@ -168,8 +168,8 @@ def main() -> None:
     for stage in STAGES:
         config = with_training(config, stage, epochs[stage])
     minutes = train(config, cache, a.work)
-    programs = sum(json.loads(note.read_text()) for note in a.work.glob(f"*/weights/*/{WALL}"))
-    programs += sum(json.loads(note.read_text()) for note in a.work.glob(f"weights/*/{WALL}"))
+    notes = [note for folder in (a.work, a.work / "trial") for note in folder.glob(f"weights/*/{WALL}")]
+    programs = sum(json.loads(note.read_text()) for note in notes)
     row = score(test, a.work / "weights") | {"minutes": minutes, "wall_minutes": programs / 60}
     write_json(row | {f"epochs_{stage}": epochs[stage] for stage in STAGES}, a.work / "result.json")
     columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS]

@@ -10,14 +10,13 @@ from renalseg.config import STAGES
 
 @pytest.fixture
 def small(benchmark_script, make_config, write_dataset, tmp_path, monkeypatch, run):
-    """Loads learning.py, and a script that uses it, on two training phantoms and one test phantom; both modules."""
+    """Loads learning.py, and a script that uses it, on two training phantoms and one test phantom."""
 
     def load(name, *arguments):
         maps = write_dataset(tmp_path / "maps", 6)
         everything = ["--labels", maps, "--work", tmp_path / "work", *arguments]
         script = benchmark_script(name, *everything)
-        learning = script if name == "learning.py" else script.train_stage.__globals__
-        there = vars(script) if name == "learning.py" else learning
+        there = script.train_stage.__globals__  # of learning.py
         for key, value in {"TRAIN": 2, "TEST": 1}.items():
             monkeypatch.setitem(there, key, value)
         for module in (there, vars(script)):
