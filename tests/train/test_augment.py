@@ -611,6 +611,28 @@ def test_a_lesion_of_one_voxel_is_no_trouble():
     assert torch.equal(changed[~mask], image[~mask])
 
 
+def test_inside_a_lesion_values_move_about_the_lesions_own_mean():
+    image, mask = noise(-0.6, 0.6), torch.zeros(SHAPE, dtype=torch.bool)
+    mask[1:3, 2:6, 3:7] = True
+    factors = Factors(1.1, 1.3, 0.8)
+    changed = adjust_inside(image, mask, factors)
+    torch.testing.assert_close(changed[mask], adjust(image[mask], factors), atol=1e-6, rtol=0)
+    assert torch.equal(changed[~mask], image[~mask])
+
+
+def test_a_mask_of_nothing_changes_nothing():
+    image = noise()
+    assert torch.equal(adjust_inside(image, torch.zeros(SHAPE, dtype=torch.bool), Factors(1.2, 1.3, 1.4)), image)
+
+
+def test_augmentation_reads_nothing_back_from_the_device():
+    """On the meta device, which holds no values, whatever a GPU would have to be awaited for is an error."""
+    image, labels = (a.to("meta") for a in sample())
+    config = Augmentation(**{p: 1.0 for p in Augmentation.model_fields if "probability" in p}, depth_crop=0.5)
+    changed, moved = augment(image, labels, config, rng())
+    assert (changed.shape, moved.shape) == (image.shape, labels.shape)
+
+
 def test_clips_last():
     image, labels = sample()
     image[labels == TUMOR] = 0.9

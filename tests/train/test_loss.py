@@ -54,6 +54,16 @@ def test_agrees_with_plain_loops(seed, hard):
     np.testing.assert_allclose(loss(logits, target, config), plain(logits, target, config), rtol=1e-5)
 
 
+def test_no_value_is_read_back_from_the_device():
+    """On the meta device, which holds no values, whatever a GPU would have to be awaited for is an error."""
+    logits, target = (torch.as_tensor(a).to("meta") for a in draw())
+    shares = mixed_target(target, target, [0.3, 0.6], 3)
+    for truth in (target, shares):
+        assert dice_ce(logits, truth, settings(hard_voxels=0.5)).shape == (2,)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        bool((target == IGNORE).any())
+
+
 def test_hard_voxels_are_the_ones_that_learn():
     logits, target = draw(ignored=0.0)
     config = settings(dice_weight=0.0, class_weights=(1.0, 1.0, 1.0), hard_voxels=0.25)

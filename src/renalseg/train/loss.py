@@ -24,7 +24,7 @@ def dice_ce(logits: torch.Tensor, target: torch.Tensor, config: Training) -> tor
     """
     logits = logits.float()
     shares = target if target.is_floating_point() else one_hot(target, logits.shape[1])
-    weights = logits.new_tensor(config.class_weights)
+    weights = torch.tensor(config.class_weights).to(logits.device, non_blocking=True)
     log_probability = logits.log_softmax(1)
     voxels = shares.sum((2, 3, 4))
     probability = log_probability.exp() * shares.sum(1, keepdim=True)
@@ -46,7 +46,7 @@ def mixed_target(targets: torch.Tensor, others: torch.Tensor, weights: Sequence[
 
     A voxel that one of the two ignores counts with the other's weight alone; ``weights`` are those of ``targets``.
     """
-    weight = torch.tensor(weights, dtype=torch.float32, device=targets.device).view(-1, 1, 1, 1, 1)
+    weight = torch.tensor(weights, dtype=torch.float32).to(targets.device, non_blocking=True).view(-1, 1, 1, 1, 1)
     return weight * one_hot(targets, classes) + (1.0 - weight) * one_hot(others, classes)
 
 
@@ -60,9 +60,7 @@ def _cross_entropy(
         return (per_class * weights).sum(1) / (shares.sum((2, 3, 4)) * weights).sum(1).clamp_min(1e-6)
     loss = -(shares * log_probability * scale).sum(1).flatten(1)
     weight = (shares * scale).sum(1).flatten(1)
-    means = []
-    for values, counts in zip(loss, weight, strict=True):
-        kept = max(1, int(hard * int((counts > 0).sum())))
-        chosen = values.detach().topk(kept, sorted=False).indices
-        means.append(values[chosen].sum() / counts[chosen].sum().clamp_min(1e-6))
-    return torch.stack(means)
+    hardest, where = loss.topk(max(1, int(hard * loss.shape[1])), dim=1)
+    kept = ((weight > 0).sum(1, keepdim=True) * hard).floor().clamp_min(1)  # not read here: no GPU is awaited
+    within = torch.arange(hardest.shape[1], device=loss.device) < kept
+    return (hardest * within).sum(1) / (weight.gather(1, where) * within).sum(1).clamp_min(1e-6)

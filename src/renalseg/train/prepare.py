@@ -64,10 +64,10 @@ def targets(labels: torch.Tensor, stage: Stage) -> torch.Tensor:
     ``IGNORE`` in the background beyond the rim (method notes, section 3).
     """
     if stage == "lesion":
-        table = torch.tensor([IGNORE, 0, 1, 2, 0], dtype=torch.uint8, device=labels.device)
+        table = torch.tensor([IGNORE, 0, 1, 2, 0], dtype=torch.uint8)
     else:
-        table = torch.tensor([0, 1, 1, 1, 0], dtype=torch.uint8, device=labels.device)
-    return table[labels.long()]
+        table = torch.tensor([0, 1, 1, 1, 0], dtype=torch.uint8)
+    return table.to(labels.device, non_blocking=True)[labels.long()]
 
 
 def training_box(labels: Volume, config: Config, seed: str) -> Box:

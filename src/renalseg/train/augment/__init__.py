@@ -47,5 +47,5 @@ def augment(
     for label, factors in lesions:
         image = adjust_inside(image, labels == label, factors)
     if noise is not None:
-        image = image + noise.to(image.device)
+        image = image + noise.to(image.device, non_blocking=True)
     return image.clamp(-1.0, 1.0), labels

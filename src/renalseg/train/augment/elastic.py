@@ -55,8 +55,8 @@ def displacement(elastic: Elastic, shape: tuple[int, int, int], mix: torch.Tenso
         ``mix`` times the displacements along (x, y, z): float32 [3, z, y, x].
     """
     std = elastic.magnitude / math.sqrt(3) * (2 * math.sqrt(math.pi) * elastic.sigma) ** -1.5
-    field = torch.tensordot(mix * std, torch.from_numpy(elastic.noise).to(mix.device), 1)
-    bumps_z, bumps_y, bumps_x = (_bumps(n, elastic.sigma).to(mix.device) for n in shape)
+    field = torch.tensordot(mix * std, torch.from_numpy(elastic.noise).to(mix.device, non_blocking=True), 1)
+    bumps_z, bumps_y, bumps_x = (_bumps(n, elastic.sigma).to(mix.device, non_blocking=True) for n in shape)
     field = torch.matmul(bumps_z, field.flatten(2)).reshape(3, shape[0], *field.shape[2:])
     return torch.matmul(torch.matmul(bumps_y, field), bumps_x.T)
 

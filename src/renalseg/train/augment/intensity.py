@@ -33,16 +33,17 @@ def draw_factors(config: Augmentation, probability: float, generator: np.random.
     return Factors(factor(config.brightness), factor(config.contrast), factor(config.gamma))
 
 
-def adjust(values: torch.Tensor, factors: Factors) -> torch.Tensor:
+def adjust(values: torch.Tensor, factors: Factors, mean: torch.Tensor | None = None) -> torch.Tensor:
     """Changes values of any shape in the window's units; the result may leave [-1, 1].
 
-    Brightness multiplies the distance from the window's lower end, contrast the distance from the mean of ``values``,
-    and gamma is the power on the window's [0, 1], to which it clips first.
+    Brightness multiplies the distance from the window's lower end, contrast the distance from ``mean``, as changed by
+    the brightness, and gamma is the power on the window's [0, 1], to which it clips first. ``mean`` is that of
+    ``values`` where none is given.
     """
+    mean = values.mean() if mean is None else mean
     if factors.brightness != 1.0:
-        values = (values + 1.0) * factors.brightness - 1.0
+        values, mean = ((v + 1.0) * factors.brightness - 1.0 for v in (values, mean))
     if factors.contrast != 1.0:
-        mean = values.mean()
         values = (values - mean) * factors.contrast + mean
     if factors.gamma != 1.0:
         values = ((values.clamp(-1.0, 1.0) + 1.0) / 2.0) ** factors.gamma * 2.0 - 1.0
@@ -52,16 +53,17 @@ def adjust(values: torch.Tensor, factors: Factors) -> torch.Tensor:
 def adjust_inside(image: torch.Tensor, mask: torch.Tensor, factors: Factors) -> torch.Tensor:
     """``adjust`` for the voxels of ``mask`` alone, about their own mean; all others keep their bits.
 
+    Nothing is read back from the device: a GPU that is still busy with the step before need not be awaited.
+
     Args:
         image: float32 of any shape.
         mask: bool of the same shape; where it holds nothing, the image comes back as it is.
         factors: of this region.
     """
-    if factors == Factors() or not bool(mask.any()):
+    if factors == Factors():
         return image
-    changed = image.clone()
-    changed[mask] = adjust(image[mask], factors)
-    return changed
+    mean = (image * mask).sum() / mask.sum().clamp_min(1)
+    return torch.where(mask, adjust(image, factors, mean), image)
 
 
 def draw_noise(shape: tuple[int, ...], config: Augmentation, generator: np.random.Generator) -> torch.Tensor | None:

@@ -105,7 +105,7 @@ def _sample(volume: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor
 
 def _grid_2d(image: torch.Tensor, plane: NDArray[np.float64]) -> torch.Tensor:
     """Where each pixel of a slice comes from: float32 [y, x, 2]."""
-    theta = torch.from_numpy(plane.astype(np.float32)).to(image.device)
+    theta = torch.from_numpy(plane.astype(np.float32)).to(image.device, non_blocking=True)
     return functional.affine_grid(theta[None], [1, 1, *image.shape[1:]], align_corners=False)[0]
 
 
@@ -121,7 +121,7 @@ def _grid_3d(image: torch.Tensor, drawn: Warp) -> torch.Tensor:
         mix = np.zeros((3, 3), np.float32)
         mix[:2, :2], mix[2, 2] = plane[:, :2], depth
         mix *= 2 / np.array([x, y, z], np.float32)
-        source = displacement(drawn.elastic, (z, y, x), torch.from_numpy(mix).to(image.device))
+        source = displacement(drawn.elastic, (z, y, x), torch.from_numpy(mix).to(image.device, non_blocking=True))
     source[:2] += _grid_2d(image, plane).permute(2, 0, 1)[:, None]
     source[2] += (depth * _centres(0, z, z, image.device) + (start + stop) / z - 1)[:, None, None]
     if drawn.crop is not None:  # what is beyond the crop is not there
