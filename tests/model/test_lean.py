@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from renalseg.config import PRESETS, STAGES
+from renalseg.model import layers
 from renalseg.model import slabs as module
 from renalseg.model.lean import LeanResUnet, lean
 from renalseg.model.resunet import build
@@ -41,7 +42,7 @@ def test_equals_the_network_in_fp32(preset, stage, slab_bytes, monkeypatch):
 @pytest.mark.parametrize("stage", STAGES)
 def test_is_close_in_bf16(stage, onednn, monkeypatch):
     if not onednn:  # as on a CPU without AVX-512
-        monkeypatch.setattr(module, "_onednn_takes", lambda dtype: False)
+        monkeypatch.setattr(layers, "_onednn_takes", lambda dtype: False)
     network = made("tiny", stage)
     image = torch.randn(SHAPES[stage], generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():

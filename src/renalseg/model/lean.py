@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from renalseg.model.layers import Conv, Up, padded, slices_first
 from renalseg.model.resunet import ResidualBlock, ResUnet
-from renalseg.model.slabs import Block, Conv, Slabs, Up, padded, slices_first, spans, whole
+from renalseg.model.slabs import Block, Slabs, spans, whole
 
 
 def lean(network: nn.Module, dtype: torch.dtype) -> nn.Module:

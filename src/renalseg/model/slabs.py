@@ -16,14 +16,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from renalseg.config import Size3
+from renalseg.model.layers import Conv, Norm, Size4, Source, Statistics, Up
 from renalseg.model.resunet import ResidualBlock
 
 SLAB_BYTES = 8 * 2**20
 """Of a slab in float32, for each thread: what stays in the caches until the next step reads it. Measured."""
-
-_WIDE = 256
-"""Columns that the statistics of few channels are gathered in: a vector unit's worth. Measured."""
 
 _SLOPE = 0.01
 """Of the leaky ReLU, as in ``resunet``."""
@@ -56,145 +53,14 @@ class Slabs:
             self.parts[i] = torch.empty(0)
 
 
-Size4 = tuple[int, int, int, int]
-Source = Callable[[int, int], torch.Tensor]
-"""Slices [start, stop) of something [z, c, y, x]."""
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution; ``weight`` [out, in, kz, ky, kx], padded by half its size."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    stride: Size3
-
-    @classmethod
-    def of(cls, conv: nn.Conv3d, dtype: torch.dtype) -> "Conv":
-        """A copy of ``conv`` in ``dtype``."""
-        weight = padded(conv.weight.detach()).to(dtype).contiguous(memory_format=torch.channels_last_3d)
-        z, y, x = conv.stride
-        return cls(weight, None if conv.bias is None else conv.bias.detach().to(dtype), (z, y, x))
-
-    def size(self, size: Size4) -> Size4:
-        """Of the output for an input of ``size``."""
-        z, y, x = (-(-n // s) for n, s in zip((size[0], *size[2:]), self.stride, strict=True))
-        return z, self.weight.shape[0], y, x
-
-    @property
-    def reach(self) -> int:
-        """Slices that it looks at to each side."""
-        return self.weight.shape[2] // 2
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether each slice follows from one slice."""
-        return self.reach == 0
-
-    def __call__(self, source: Source, depth: int, start: int, stop: int) -> torch.Tensor:
-        """Slices [start, stop) of the output for ``source`` of ``depth`` slices."""
-        reach, stride = self.reach, self.stride[0]
-        first, last = start * stride - reach, (stop - 1) * stride + reach + 1
-        cut = source(max(first, 0), min(last, depth))
-        if self.is_flat:
-            return self.flat(cut[::stride])
-        if first < 0 or last > depth:
-            cut = functional.pad(cut, (0, 0, 0, 0, 0, 0, max(-first, 0), max(last - depth, 0)))
-        padding = [0, *(k // 2 for k in self.weight.shape[3:])]
-        return slices_first(_convolve(cut.transpose(0, 1)[None], self.weight, self.bias, padding, list(self.stride)))
-
-    def flat(self, x: torch.Tensor) -> torch.Tensor:
-        """The output of each slice of ``x`` [z, c, y, x] by itself."""
-        weight = self.weight[:, :, 0]
-        return _convolve(x, weight, self.bias, [k // 2 for k in weight.shape[2:]], list(self.stride[1:]))
-
-
-@dataclass(frozen=True)
-class Up:
-    """A transposed convolution whose kernel is its stride: every voxel becomes a block."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    stride: Size3
-
-    @classmethod
-    def of(cls, conv: nn.ConvTranspose3d, dtype: torch.dtype) -> "Up":
-        """A copy of ``conv`` in ``dtype``."""
-        z, y, x = conv.stride
-        bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        return cls(conv.weight.detach().to(dtype), bias, (z, y, x))
-
-    def __call__(self, source: Source, start: int, stop: int) -> torch.Tensor:
-        """Slices [start, stop) of the output for ``source``."""
-        factor, in_plane = self.stride[0], self.stride[1:]
-        first = start // factor
-        cut = source(first, -(-stop // factor))
-        planes = [functional.conv_transpose2d(cut, self.weight[:, :, k], self.bias, in_plane) for k in range(factor)]
-        if factor == 1:
-            return planes[0]
-        z, c, y, x = planes[0].shape
-        out = torch.empty((z * factor, c, y, x), dtype=cut.dtype, memory_format=torch.channels_last)
-        for k, plane in enumerate(planes):
-            out[k::factor] = plane
-        return out[start - first * factor :][: stop - start]
-
-
-@dataclass(frozen=True)
-class _Norm:
-    """Scale and shift of an instance norm, float32 [c]."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
-
-    @classmethod
-    def of(cls, norm: nn.GroupNorm) -> "_Norm":
-        return cls(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
-
-    def __call__(self, x: torch.Tensor, statistics: "_Statistics") -> torch.Tensor:
-        """``x`` [z, c, y, x] normalised by ``statistics``, as a new tensor."""
-        mean, variance = statistics.mean.float(), statistics.variance.float()
-        return functional.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
-
-
-class _Statistics:
-    """Mean and variance of each channel, gathered slab by slab (Chan et al. 1983, doi:10.2307/2683386)."""
-
-    def __init__(self, channels: int) -> None:
-        self.count = 0
-        self.mean = torch.zeros(channels, dtype=torch.float64)
-        self._squares = torch.zeros(channels, dtype=torch.float64)
-
-    @property
-    def variance(self) -> torch.Tensor:
-        """Float64 [c], of the whole population."""
-        return self._squares / self.count
-
-    def add(self, x: torch.Tensor) -> None:
-        """Counts a slab [z, c, y, x] in."""
-        channels, rows, fold = x.shape[1], x.numel() // x.shape[1], 1
-        while 2 * fold * channels <= _WIDE and rows % (2 * fold) == 0:
-            fold *= 2
-        wide = x.permute(0, 2, 3, 1).reshape(rows // fold, fold * channels)
-        unused = torch.zeros(fold * channels)
-        found = torch.batch_norm_update_stats(wide, unused, unused.clone(), 0.0)
-        means, variances = (each.double().view(fold, channels) for each in found)
-        mean = means.mean(0)
-        squares = rows * (variances + (means - mean).square()).mean(0)
-        away, total = mean - self.mean, self.count + rows
-        self._squares += squares + away.square() * (self.count * rows / total)
-        self.mean += away * (rows / total)
-        self.count = total
-
-
 @dataclass(frozen=True)
 class Block:
     """A residual block, in the three steps above."""
 
     first: Conv
-    norm: _Norm
+    norm: Norm
     second: Conv
-    last: _Norm
+    last: Norm
     shortcut: Conv | None
 
     @classmethod
@@ -207,7 +73,7 @@ class Block:
         assert isinstance(norm, nn.GroupNorm)
         assert isinstance(last, nn.GroupNorm)
         beside = Conv.of(block.shortcut, dtype) if isinstance(block.shortcut, nn.Conv3d) else None
-        return cls(Conv.of(first, dtype), _Norm.of(norm), Conv.of(second, dtype), _Norm.of(last), beside)
+        return cls(Conv.of(first, dtype), Norm.of(norm), Conv.of(second, dtype), Norm.of(last), beside)
 
     def __call__(self, size: Size4, source: Source, let_go: Callable[[int], None] | None = None) -> Slabs:
         """The output for a ``source`` of ``size``.
@@ -215,7 +81,7 @@ class Block:
         A source that nothing else needs is used up: ``let_go`` is told up to which slice, and the shortcut, which then
         takes its place, is made at once. Without it the shortcut is made at the end, and never held as a whole.
         """
-        made, statistics = self.first.size(size), _Statistics(self.first.weight.shape[0])
+        made, statistics = self.first.size(size), Statistics(self.first.weight.shape[0])
         step, parts, shortcuts = _step(made), [], []
         for a, b in spans(made[0], step):
             held = _Held(source)
@@ -243,10 +109,10 @@ class Block:
 
         return self((z, 2 * channels, height, width), both, let_go)
 
-    def _finish(self, x: Slabs, statistics: _Statistics, beside: Source) -> Slabs:
+    def _finish(self, x: Slabs, statistics: Statistics, beside: Source) -> Slabs:
         """Steps 2 and 3; ``x`` is used up."""
         depth, channels = x.size[:2]
-        parts, seen = x.parts, _Statistics(channels)
+        parts, seen = x.parts, Statistics(channels)
         for i, part in enumerate(parts):
             parts[i] = functional.leaky_relu_(self.norm(part, statistics), _SLOPE)
             if self.second.is_flat:
@@ -275,16 +141,6 @@ class _Held:
         return self._cut[start - self._start : stop - self._start]
 
 
-def padded(x: torch.Tensor) -> torch.Tensor:
-    """A second channel, empty, beside a single one: alone, it has no memory order, and oneDNN no fast kernel."""
-    return torch.cat((x, torch.zeros_like(x)), 1) if x.shape[1] == 1 else x
-
-
-def slices_first(x: torch.Tensor) -> torch.Tensor:
-    """[1, c, z, y, x] as [z, c, y, x] with the channels last in memory."""
-    return x[0].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-
-
 def whole(x: torch.Tensor) -> Slabs:
     """``x`` [z, c, y, x] as one slab."""
     return Slabs([x.contiguous(memory_format=torch.channels_last)], len(x))
@@ -300,20 +156,3 @@ def spans(depth: int, step: int) -> Iterator[tuple[int, int]]:
     """Start and stop of each slab of ``step`` slices."""
     for start in range(0, depth, step):
         yield start, min(start + step, depth)
-
-
-def _convolve(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, padding: list[int], stride: list[int]
-) -> torch.Tensor:
-    """oneDNN's convolution, where PyTorch would take a slower one of its own for small kernels or single samples."""
-    ones = [1] * len(stride)
-    if _onednn_takes(x.dtype):
-        return torch.mkldnn_convolution(x, weight, bias, padding, stride, ones, 1)
-    return torch.convolution(x, weight, bias, stride, padding, ones, False, [0] * len(stride), 1)
-
-
-def _onednn_takes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and takes ``dtype``: it refuses bf16 on a CPU without AVX-512."""
-    if not torch._C._has_mkldnn:
-        return False
-    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
