@@ -1,6 +1,6 @@
 """What each trick of training does for the lesion stage: all of them, and one left out at a time, on the same budget.
 
-    python benchmarks/ablations.py --labels KITS23_LABELS --work DIR [--minutes 31] [--tests 24]
+    python benchmarks/ablations.py --labels KITS23_LABELS --work DIR [--minutes 30] [--tests 24]
 
 Trains on the 24 phantoms of learning.py (DIR may be the same) with the preset ``tiny``, by default for as long as the
 lesion stage takes there. One kidney network is trained first, which the lesion stage of every variant starts from. A
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from learning import (
     SEED,
+    SHARES,
     TRAIN,
     draw,
     epochs_that_fit,
@@ -37,7 +38,7 @@ from renalseg.model.runtime import choose_for_prediction
 from renalseg.predict.pipeline import Models
 from renalseg.train.validate import make_validator
 
-KIDNEY_SHARE = 0.23
+KIDNEY_SHARE = SHARES["kidney"] / SHARES["lesion"]
 """Minutes of the kidney network for a minute of the lesion stage, as in learning.py."""
 SCORES = ("dice_masses", "dice_tumor", "sd_masses")
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=31, help="of training, for each variant")
+    parser.add_argument("--minutes", type=float, default=30, help="of training, for each variant")
     parser.add_argument("--tests", type=int, default=24)
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     a = parser.parse_args()

@@ -1,6 +1,6 @@
 """Whether training learns: from scratch on phantoms rendered from real label maps, scored on unseen ones.
 
-    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--minutes 42]
+    python benchmarks/learning.py --labels KITS23_LABELS --work DIR [--minutes 40]
 
 Renders 24 phantoms of the nephrographic phase to train on and 6 to test on, each from another label map; the test maps
 are of fold 0. Then trains the three stages of the preset ``tiny`` with ``renalseg train``, one after the other, each by
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=42, help="of training, for the three stages together")
+    parser.add_argument("--minutes", type=float, default=40, help="of training, for the three stages together")
     a = parser.parse_args()
     config = preset("tiny")
     cache = render_training(a.labels, a.work, config)
