@@ -12,7 +12,7 @@ from renalseg.predict.room import KEPT_BYTES, SMALLEST_WINDOW, fine_with_room, o
 META = Runtime(torch.device("meta"), "fp32")
 """Stands for a device that is not the CPU."""
 
-FINE = PRESETS["tiny"].fine
+FINE = PRESETS["tiny"].fine.model_copy(update={"window": 48})
 
 
 def tried(room):
