@@ -33,17 +33,16 @@ def draw_factors(config: Augmentation, probability: float, generator: np.random.
     return Factors(factor(config.brightness), factor(config.contrast), factor(config.gamma))
 
 
-def adjust(values: torch.Tensor, factors: Factors, mean: torch.Tensor | None = None) -> torch.Tensor:
+def adjust(values: torch.Tensor, factors: Factors, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Changes values of any shape in the window's units; the result may leave [-1, 1].
 
-    Brightness multiplies the distance from the window's lower end, contrast the distance from ``mean``, as changed by
-    the brightness, and gamma is the power on the window's [0, 1], to which it clips first. ``mean`` is that of
-    ``values`` where none is given.
+    Brightness multiplies the distance from the window's lower end, contrast the distance from the mean of the values,
+    or of those in ``mask``, and gamma is the power on the window's [0, 1], to which it clips first.
     """
-    mean = values.mean() if mean is None else mean
     if factors.brightness != 1.0:
-        values, mean = ((v + 1.0) * factors.brightness - 1.0 for v in (values, mean))
+        values = (values + 1.0) * factors.brightness - 1.0
     if factors.contrast != 1.0:
+        mean = values.mean() if mask is None else (values * mask).sum() / mask.sum().clamp_min(1)
         values = (values - mean) * factors.contrast + mean
     if factors.gamma != 1.0:
         values = ((values.clamp(-1.0, 1.0) + 1.0) / 2.0) ** factors.gamma * 2.0 - 1.0
@@ -62,8 +61,7 @@ def adjust_inside(image: torch.Tensor, mask: torch.Tensor, factors: Factors) -> 
     """
     if factors == Factors():
         return image
-    mean = (image * mask).sum() / mask.sum().clamp_min(1)
-    return torch.where(mask, adjust(image, factors, mean), image)
+    return torch.where(mask, adjust(image, factors, mask), image)
 
 
 def draw_noise(shape: tuple[int, ...], config: Augmentation, generator: np.random.Generator) -> torch.Tensor | None:
