@@ -7,24 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from renalseg import __version__, benchmark
-from renalseg.benchmark import as_markdown, draw_ct, measure_case, untrained
+from renalseg import __version__
+from renalseg.benchmark import as_markdown, draw_ct, drawn, limits, measure, measure_case, network_tflop, untrained
 from renalseg.cli import main
 from renalseg.config import preset
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
 from renalseg.predict.segmenter import Segmenter
 
-RATE = benchmark.matrix_rate
 STEPS = ["read", "coarse", "roi", "kidney", "lesion", "compose", "clean", "confidence", "write"]
 
 
 @pytest.fixture(autouse=True)
 def small_cases(monkeypatch):
-    monkeypatch.setattr(benchmark, "CASES", {"median": (40, 5.0), "thin": (24, 8.0)})
-    monkeypatch.setattr(benchmark, "IN_PLANE", 96)
-    monkeypatch.setattr(benchmark, "PIXEL_MM", 4.16)
-    monkeypatch.setattr(benchmark, "matrix_rate", lambda _: 0.5)
+    monkeypatch.setattr(measure, "CASES", {"median": (40, 5.0), "thin": (24, 8.0)})
+    monkeypatch.setattr(drawn, "IN_PLANE", 96)
+    monkeypatch.setattr(drawn, "PIXEL_MM", 4.16)
+    monkeypatch.setattr(measure, "matrix_rate", lambda _: 0.5)
 
 
 def test_kidneys_are_found_with_networks_that_were_never_trained(small_config, tmp_path):
@@ -69,18 +68,18 @@ def test_flops_are_two_for_each_weight_and_voxel_of_each_convolution():
             layer.register_forward_hook(count)
     with torch.no_grad():
         network(torch.zeros(1, 1, 32, 32, 32))
-    counted = benchmark.network_tflop(config, "coarse", [(1, 1, 32, 32, 32), (1, 1, 32, 32, 32)])
+    counted = network_tflop(config, "coarse", [(1, 1, 32, 32, 32), (1, 1, 32, 32, 32)])
     assert counted == pytest.approx(2 * total / 1e12, rel=0.02)  # a shortcut's weights are used without its layer
 
 
 def test_the_rate_of_matrix_products_is_the_best_of_both_ways(monkeypatch):
     runtime, seen = Runtime(torch.device("cpu"), "fp32"), []
-    monkeypatch.setattr(benchmark, "_product_rate", lambda size, way, _: seen.append((size, way)) or size + way)
-    assert RATE(runtime) == 3073
+    monkeypatch.setattr(limits, "_product_rate", lambda size, way, _: seen.append((size, way)) or size + way)
+    assert limits.matrix_rate(runtime) == 3073
     assert len(seen) == 6
     monkeypatch.undo()
     for way in (False, True):  # 0.1 GFLOP/s to 10 TFLOP/s
-        assert 1e-4 < benchmark._product_rate(256, way, runtime) < 10
+        assert 1e-4 < limits._product_rate(256, way, runtime) < 10
 
 
 def test_the_drawn_ct():

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from renalseg import benchmark
+from renalseg.benchmark import drawn, measure
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import write_nifti
 from renalseg.model.runtime import choose
@@ -53,9 +53,13 @@ def test_a_path_with_other_labels_misses_the_budget(benchmark_script, dataset):
 
 
 def test_a_case_beside_monais_sliding_window_and_a_peer(benchmark_script, small_config, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(benchmark.CASES, "median", (40, 5.0))
-    for name, value in (("IN_PLANE", 96), ("PIXEL_MM", 4.16), ("matrix_rate", lambda _: 0.5)):
-        monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setitem(drawn.CASES, "median", (40, 5.0))
+    for module, name, value in (
+        (drawn, "IN_PLANE", 96),
+        (drawn, "PIXEL_MM", 4.16),
+        (measure, "matrix_rate", lambda _: 0.5),
+    ):
+        monkeypatch.setattr(module, name, value)
     peer = tmp_path / "peer.py"
     peer.write_text("import json, sys\nprint(json.dumps({'case_s_no_mirror': 1000, 'arguments': sys.argv[1:]}))\n")
     script = benchmark_script("inference.py", "--peer", sys.executable, peer)
