@@ -122,14 +122,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("fast_paths.json"))
     a = parser.parse_args()
     known = json.loads(a.out.read_text()) if a.out.exists() else {}
-    rows = known.setdefault(f"{open_weights(a.weights).sha256} {a.device}", {})
+    rows = known.setdefault(f"{open_weights(a.weights).sha256} {a.device} {a.dataset.resolve()}", {})
     slow, fast = reference(a.weights), paths(a.weights, a.device)
     for case in list_cases(a.dataset)[: a.cases]:
         if case.case_id not in rows:
             rows[case.case_id] = compare(case, slow, fast)
             write_json(known, a.out)
             print(case.case_id, rows[case.case_id], flush=True)
-    print(f"{platform.machine()}, weights {a.weights}\n\n{table(rows)}")
+    asked = {case.case_id: rows[case.case_id] for case in list_cases(a.dataset)[: a.cases]}
+    print(f"{platform.machine()}, weights {a.weights}\n\n{table(asked)}")
 
 
 if __name__ == "__main__":

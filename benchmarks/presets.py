@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def configure(name: str, in_plane: tuple[int, int]) -> Config:
     return same.model_copy(update={"name": f"{name} on {in_plane[0]} x {in_plane[1]}", "fine": fine})
 
 
-def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, float]:
+def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, Any]:
     """Trains what is not trained yet; epochs and minutes by stage."""
     lesion = minutes / (1 + KIDNEY_SHARE)
     epochs = epochs_that_fit(config, cache, work, {"kidney": minutes - lesion, "lesion": lesion})
@@ -104,11 +105,12 @@ def main() -> None:
     test = render(a.labels, a.work, f"test-{a.tests}", a.tests, SEED + 2)
     for name in a.presets:
         work = a.work / f"presets-{size}" / name
-        result = work / "result.json"
-        if not result.exists():
-            trained = train(configure(name, tuple(a.in_plane)), cache, work, a.minutes)
-            write_json(trained | score(test, work / "weights") | cost(name, choose_for_prediction()), result)
-        row = json.loads(result.read_text())
+        result, asked = work / "result.json", {"minutes": a.minutes, "tests": a.tests}
+        row = json.loads(result.read_text()) if result.exists() else {}
+        if row.get("asked") != asked:
+            row = train(configure(name, tuple(a.in_plane)), cache, work, a.minutes)
+            row |= score(test, work / "weights") | cost(name, choose_for_prediction())
+            write_json(row | {"asked": asked}, result)
         cells = [name, *(f"{row[column]:.3f}" for column in COLUMNS), f"{row['tflop']:.3f}", f"{row['seconds']:.2f}"]
         cells += [f"{row['epochs_kidney']} / {row['epochs_lesion']}", f"{row['minutes']:.1f}"]
         rows.append(f"| {' | '.join(cells)} |")

@@ -5,14 +5,19 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from renalseg.batch import Extras, list_inputs, results, run, segment_all, segment_file, write_result
+from renalseg.batch import Extras, finished, list_inputs, results, run, segment_all, segment_file, write_result
 from renalseg.batch.overlap import overlapped
+from renalseg.config import STAGES
 from renalseg.core.errors import OutputError
 from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti, write_nifti
+from renalseg.model.checkpoint import open_weights, save_stage
 from renalseg.predict.segmenter import Segmenter
 
 
@@ -112,6 +117,41 @@ def test_inputs_of_one_name_in_two_folders_get_the_folder_in_front(tmp_path):
     assert list_inputs(paths) == ({"one_ct": paths[0], "two_ct": paths[1], "b": paths[2]}, [])
 
 
+def test_inputs_named_after_equal_folders_get_the_folder_above(tmp_path):
+    paths = [tmp_path / side / "case" / "imaging.nii.gz" for side in ("one", "two")]
+    assert list_inputs(paths) == ({"one_case": paths[0], "two_case": paths[1]}, [])
+
+
+def test_results_do_not_mix_with_a_series(segmenter, tmp_path):
+    series = tmp_path / "series"
+    series.mkdir()
+    (outcome,) = segment_all({"series": series}, series, segmenter)
+    assert "is the series itself" in outcome.error
+    assert list(series.iterdir()) == []
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_a_ct_of_the_name_of_a_result_is_not_replaced(record, ct, scan, segmenter, tmp_path, quick_picture):
+    """Another conversion of the same scan, say, that is no input of this run."""
+    other = tmp_path / "out" / "scan.nii.gz"
+    write_nifti(ct, other)
+    before = other.read_bytes()
+    if record:
+        (tmp_path / "out" / "scan.json").write_text("{}")
+    (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
+    assert (outcome.error is None) == record
+    assert (other.read_bytes() == before) != record
+    assert record or "is no label map and would be replaced" in outcome.error
+
+
+def test_labels_without_a_record_were_cut_short_and_are_replaced(scan, segmenter, tmp_path, quick_picture):
+    list(segment_all({"scan": scan}, tmp_path / "out", segmenter))
+    (tmp_path / "out" / "scan.json").unlink()
+    (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
+    assert outcome.error is None
+    assert not outcome.kept
+
+
 def test_one_case_writes_three_files(ct, scan, segmenter, tmp_path):
     record = segment_file("scan", scan, tmp_path / "out", segmenter)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"scan.nii.gz", "scan.json", "scan.png"}
@@ -203,6 +243,43 @@ def test_a_case_that_lacks_a_file_is_segmented_again(suffix, segmented, tmp_path
     assert not segmented()
 
 
+@pytest.mark.parametrize(("suffix", "left"), [(".nii.gz", 0), (".nii.gz", 0.5), (".png", 0)])
+def test_a_case_whose_file_was_cut_off_is_segmented_again(suffix, left, segmented, tmp_path):
+    path = tmp_path / "out" / f"scan{suffix}"
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    assert segmented()
+    assert not segmented()
+
+
+def test_labels_that_somebody_corrected_are_kept(segmented, tmp_path):
+    path = tmp_path / "out" / "scan.nii.gz"
+    labels = read_nifti(path)
+    corrected = labels.with_array(np.where(np.indices(labels.shape)[0] % 3, labels.array, 0).astype(np.uint8))
+    write_nifti(corrected, path)
+    assert not segmented()
+    np.testing.assert_array_equal(read_nifti(path).array, corrected.array)
+
+
+def test_no_old_record_stands_beside_new_labels(ct, segmenter, tmp_path, monkeypatch, quick_picture):
+    """Whenever a process is killed: a record is of the labels beside it."""
+    result = segmenter.segment(ct)
+    write_result(result, ct, tmp_path / "scan")
+    replaced, seen = os.replace, []
+
+    def watched(source, target):
+        replaced(source, target)
+        seen.append((Path(target).name, (tmp_path / "scan.json").exists()))
+
+    monkeypatch.setattr("renalseg.io.files.os.replace", watched)
+    write_result(result, ct, tmp_path / "scan")
+    # The JSON's text is written to a temporary name of the temporary name.
+    assert [(name, there) for name, there in seen if not name.startswith(".")] == [
+        ("scan.nii.gz", False),
+        ("scan.png", False),
+        ("scan.json", True),
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": null, "kidney_found": true}'])
 def test_a_damaged_record_counts_for_nothing(text, segmented, tmp_path):
     (tmp_path / "out" / "scan.json").write_text(text)
@@ -221,6 +298,34 @@ def test_other_settings_and_weights_segment_again(segmented, small_weights, tmp_
     assert segmented(Segmenter([small_weights, small_weights], "cpu", "bf16"))
     monkeypatch.setattr("renalseg.batch.finished.__version__", "0.0.0")
     assert segmented(Segmenter([small_weights, small_weights], "cpu", "bf16"))
+
+
+@pytest.mark.parametrize("changed", ["weights_sha256", "config_sha256"])
+def test_weights_and_configuration_each_count_for_themselves(changed, segmented, monkeypatch):
+    told = finished.made_from
+
+    def other(*arguments):
+        was = told(*arguments)
+        return was | {changed: "0" * 64 if changed == "weights_sha256" else ["0" * 64]}
+
+    monkeypatch.setattr(run, "made_from", other)
+    assert segmented()
+    assert not segmented()
+
+
+def test_other_weights_of_one_configuration_segment_again(segmented, small_weights, tmp_path):
+    weights, other = open_weights(small_weights), tmp_path / "other"
+    for stage in STAGES:
+        network = weights.network(stage)
+        if stage == "kidney":
+            with torch.no_grad():
+                next(network.parameters()).add_(0.001)
+        save_stage(other, weights.config, stage, network, {"cases": 0})
+    before, after = Segmenter(small_weights, "cpu", "fp32"), Segmenter(other, "cpu", "fp32")
+    assert before.config.sha256() == after.config.sha256()
+    assert segmented(after)
+    assert not segmented(after)
+    assert segmented(before)
 
 
 def test_extras_that_were_not_made_are_made_and_others_do_not_matter(segmented, tmp_path):
@@ -310,6 +415,7 @@ def test_a_fingerprint_changes_with_place_name_size_and_time(tmp_path):
     (series / "out" / "result.png").write_bytes(b"picture")
     assert fingerprint(series, without=series / "out") == first
     assert fingerprint(series) != first
+    assert fingerprint(series, without=tmp_path) == fingerprint(series)  # all lies inside it
     copy = tmp_path / "copy"
     shutil.copytree(series, copy, symlinks=True)  # with the same times
     assert fingerprint(copy, without=copy / "out") != first
@@ -317,9 +423,20 @@ def test_a_fingerprint_changes_with_place_name_size_and_time(tmp_path):
     assert fingerprint(series, without=series / "out") != first
 
 
-@pytest.mark.parametrize(("header", "line"), [("a.mhd", "ElementDataFile = a.raw"), ("a.nhdr", "data file: a.raw")])
-def test_voxels_beside_a_header_count(header, line, tmp_path):
-    path, voxels = tmp_path / header, tmp_path / "a.raw"
+@pytest.mark.parametrize(
+    ("header", "line", "voxels"),
+    [
+        ("a.mhd", "ElementDataFile = a.raw", "a.raw"),
+        ("a.nhdr", "data file: a.raw", "a.raw"),
+        ("a.mhd", "ElementDataFile = data/a.raw", "data/a.raw"),
+        ("a.nhdr", "data file: ./data/with space.raw", "data/with space.raw"),
+        ("a.mhd", "ElementDataFile = data/s%03d.raw 1 100 1", "data/s007.raw"),
+        ("a.mhd", "ElementDataFile = LIST\ndata/one.raw\ndata/two.raw", "data/two.raw"),
+    ],
+)
+def test_voxels_beside_a_header_count(header, line, voxels, tmp_path):
+    path, voxels = tmp_path / header, tmp_path / voxels
+    voxels.parent.mkdir(exist_ok=True)
     path.write_text(f"Some = header\n{line}\n")
     voxels.write_bytes(b"0123")
     first = fingerprint(path)

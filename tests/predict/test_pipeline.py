@@ -246,6 +246,29 @@ def test_what_has_no_room_beside_the_networks_is_computed_on_the_cpu(
     assert f"The device's memory ran out; {what} computed on the CPU." in result.record["warnings"]
 
 
+def test_a_confidence_without_room_on_the_device_is_told_on_the_cpu(ct, models, small_config, elsewhere, monkeypatch):
+    expected = segment_volume(ct, models, small_config, elsewhere)
+    told, guarded, places = pipeline.doubt, pipeline.or_on_cpu, []
+
+    def small(kidney, lesion, mirrors):
+        places.append((kidney.device.type, lesion.device.type))
+        if kidney.device.type != "cpu":
+            raise torch.OutOfMemoryError("no room")
+        return told(kidney, lesion, mirrors)
+
+    def on_meta(said, device, run, warnings):
+        if said != "the confidence was":
+            return guarded(said, device, run, warnings)
+        return guarded(said, torch.device("meta"), lambda place: run(place), warnings)
+
+    monkeypatch.setattr(pipeline, "doubt", small)
+    monkeypatch.setattr(pipeline, "or_on_cpu", on_meta)
+    result = segment_volume(ct, models, small_config, elsewhere)
+    assert places == [("meta", "meta"), ("cpu", "cpu")]
+    assert result.record["confidence"]["value"] == expected.record["confidence"]["value"]
+    assert "The device's memory ran out; the confidence was computed on the CPU." in result.record["warnings"]
+
+
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_few_slices(ct, labels, models, exact, cpu, depth):
     thin = replace(ct, array=ct.array[5 : 5 + depth])

@@ -7,7 +7,7 @@ import torch
 
 from renalseg.config import PRESETS
 from renalseg.model.runtime import Runtime, usable_cores, use_real_cores
-from renalseg.predict.room import KEPT_BYTES, SMALLEST_WINDOW, fine_with_room, or_on_cpu, place_for
+from renalseg.predict.room import KEPT_BYTES, SMALLEST_WINDOW, _copy_on_cpu, fine_with_room, or_on_cpu, place_for
 
 META = Runtime(torch.device("meta"), "fp32")
 """Stands for a device that is not the CPU."""
@@ -33,7 +33,7 @@ def tried(room):
     [
         (48, [(48, "meta")], None),
         (24, [(48, "meta"), (24, "meta")], "took windows of 24 slices"),
-        (1, [(48, "meta"), (24, "meta"), (12, "meta"), (12, "cpu")], "was computed on the CPU"),
+        (1, [(48, "meta"), (24, "meta"), (12, "meta"), (48, "cpu")], "was computed on the CPU"),
     ],
 )
 def test_smaller_windows_then_the_cpu(room, wanted, sentence):
@@ -61,6 +61,21 @@ def test_the_failed_attempt_is_forgotten_before_the_next():
     assert alive == [[], [False], [False, False], [False, False, False]]
 
 
+def test_the_copy_on_the_cpu_is_made_without_one_on_the_full_device(monkeypatch):
+    """On the meta device a clone would be one more tensor there; a parameter that is shared stays shared."""
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 1), torch.nn.BatchNorm3d(2))
+    network[0].again = network[0].weight
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    cloned = []
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", lambda tensor, _: cloned.append(tensor) or tensor)
+    copy = _copy_on_cpu(network)
+    assert cloned == []
+    assert copy is not network
+    assert copy[0].again is copy[0].weight
+    for name, value in copy.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_a_cpu_without_room_says_so():
     def run(*_):
         raise torch.OutOfMemoryError("no room")
@@ -74,6 +89,7 @@ def test_a_cpu_without_room_says_so():
     [
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
         MemoryError(),
     ],

@@ -117,7 +117,7 @@ def test_dicom_results_of_another_format_are_refused_before_any_work(run, scan, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("broken", ["renalseg.report.page.write_case_page", "renalseg.report.dicom.write_dicom"])
+@pytest.mark.parametrize("broken", ["renalseg.report.page.write_case_page", "renalseg.report.dicom.save_dicom"])
 def test_all_or_none(broken, run, series, small_weights, tmp_path, monkeypatch):
     def fail(*_args, **_more):
         raise OutputError("the disk is full")

@@ -63,6 +63,30 @@ def test_ablations_leave_out_one_trick_at_a_time(small, tmp_path, capsys):
         assert text.count(f"mixup_probability: {mixup}") >= 1
 
 
+@pytest.mark.slow
+def test_presets_are_trained_alike_scored_and_counted(small, tmp_path, monkeypatch, capsys):
+    script = small("presets.py", "--minutes", "0.001", "--tests", "1", "--presets", "light", "fast")
+    script.main()
+    (folder,) = (tmp_path / "work").glob("presets-*")
+    results = [json.loads((folder / name / "result.json").read_text()) for name in ("light", "fast")]
+    for row in results:
+        assert set(script.COLUMNS) <= row.keys()
+        assert row["tflop"] > 0
+        assert row["seconds"] > 0
+        assert row["minutes"] > 0
+    assert results[0]["tflop"] == results[1]["tflop"]  # one configuration stands for both here
+    table = (folder / "presets.md").read_text()
+    assert [line.split("|")[1].strip() for line in table.splitlines()[4:]] == ["light", "fast"]
+    trained = script.train
+    monkeypatch.setattr(script, "train", lambda *_: pytest.fail("trained again"))
+    script.main()
+    seen = []
+    monkeypatch.setattr(script, "train", lambda *arguments: seen.append(arguments[-1]) or trained(*arguments))
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--tests", "2"])  # other cases: what was scored counts for nothing
+    script.main()
+    assert len(seen) == 2
+
+
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # one of the readers that MONAI tries
 def test_ours_takes_turns_with_monai(benchmark_script, make_config, dataset, monkeypatch, capsys):
     script = benchmark_script("loader_vs_monai.py", "--data", dataset, "--samples", "2")

@@ -1,16 +1,21 @@
-"""Whether a case was segmented before, from the same input by the same weights and settings, and nothing is missing."""
+"""Whether a case was segmented before, from the same input by the same weights and settings, and nothing is missing.
+
+Labels of another size than they were written with are read: where a file was cut off, the case is done again, and
+where somebody corrected and saved them, they are kept.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from renalseg import __version__
-from renalseg.batch.results import Extras, targets
+from renalseg.batch.results import BYTES, Extras, targets
 from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
+from renalseg.io.nifti import read_nifti
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.measure.tables import read_measurements
-from renalseg.report.suffixes import MEASUREMENTS
+from renalseg.report.suffixes import LABELS, MEASUREMENTS
 
 MADE_FROM = "made_from"
 """Where a record keeps what its results were made from."""
@@ -19,7 +24,7 @@ MADE_FROM = "made_from"
 def made_from(path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
     """What the results of a case in ``out`` depend on, JSON-ready; the input is told by place, name, size and time.
 
-    The device is no part of it: results of one precision agree within the accuracy budget.
+    The device is no part of it: the networks are the same, in the same precision.
 
     Raises:
         OSError: the input cannot be looked at.
@@ -44,7 +49,7 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
         record: dict[str, Any] = json.loads(targets(stem)[0].read_text(encoding="utf-8"))
         found = record[MADE_FROM]
         same = {**found, "extras": None} == {**source, "extras": None} and set(extras.kinds) <= set(found["extras"])
-        if not same or not all(file.is_file() for file in _files(stem, extras, record)):
+        if not same or not all(_is_whole(file, record[BYTES]) for file in _files(stem, extras, record)):
             return None
         measurements = read_measurements(stem.with_name(stem.name + MEASUREMENTS)) if extras.any else None
     except (InputError, OSError, ValueError, KeyError, TypeError):
@@ -59,3 +64,11 @@ def _files(stem: Path, extras: Extras, record: dict[str, Any]) -> list[Path]:
     from renalseg.report.dicom import dicom_files
 
     return [*targets(stem, extras), *dicom_files(stem, sr=extras.sr)]
+
+
+def _is_whole(file: Path, sizes: dict[str, int]) -> bool:
+    """Whether ``file`` is there and not cut off, as far as that can be told without reading each one."""
+    size = file.stat().st_size
+    if file.name.endswith(LABELS) and size != sizes[file.name]:
+        read_nifti(file)
+    return size > 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from renalseg.core.errors import InputError, RenalsegError
 from renalseg.io.kits import is_dataset, list_cases
-from renalseg.io.read import case_name
+from renalseg.io.read import case_name, naming_path
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Outcome:
 def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]:
     """Case names and their files; a dataset folder in KiTS23 layout stands for all its images.
 
-    Inputs of equal name are told apart by their folder: ``a/ct.nii.gz`` and ``b/ct.nii.gz`` are ``a_ct`` and ``b_ct``.
+    Inputs of equal name are told apart by their folder: ``a/ct.nii.gz`` and ``b/ct.nii.gz`` are ``a_ct`` and ``b_ct``,
+    ``a/case/imaging.nii.gz`` and ``b/case/imaging.nii.gz`` are ``a_case`` and ``b_case``.
     An input that is named twice counts once.
 
     Returns:
@@ -44,7 +45,7 @@ def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
     found: dict[str, Path] = {}
     for path, name in names.items():
-        folder_first = f"{path.resolve().parent.name}_{name}" if name in shared else name
+        folder_first = f"{naming_path(path).parent.name}_{name}" if name in shared else name
         try:
             new = _cases_of(path, folder_first)
         except RenalsegError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from renalseg.core.errors import OutputError
 from renalseg.core.volume import Segmentation, Volume
@@ -55,6 +55,9 @@ class Extras:
 
 NO_EXTRAS = Extras()
 
+BYTES = "bytes"
+"""Where a record keeps the size of each file beside it."""
+
 
 def targets(stem: Path, extras: Extras = NO_EXTRAS) -> list[Path]:
     """The files of a case, but for DICOM; the record, first here, is renamed last and marks a finished one."""
@@ -76,8 +79,9 @@ class Findings:
 def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None) -> dict[str, Any]:
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
-    All three, and what ``findings`` add, are written under temporary names first; the JSON is renamed last and marks a
-    finished case. What an earlier run made of its own labels, and this one does not replace, is removed.
+    All three, and what ``findings`` add, are written under temporary names first. Then the old record goes, the others
+    are renamed, and the new record last: whenever this is cut short, no record stands beside files that are not its
+    own. What an earlier run made of its own labels, and this one does not replace, is removed.
 
     Raises:
         OutputError: one of them could not be written.
@@ -85,22 +89,27 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
     started = time.perf_counter()
     reset_host_peak()
     record = result.record
-    files = targets(stem, NO_EXTRAS if findings is None else findings.extras)
+    extras = NO_EXTRAS if findings is None else findings.extras
+    dicom = _dicom_targets(stem, extras, result)
+    files = [*targets(stem, extras), *dicom]
     for target in files:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
     try:
         with ExitStack() as stack:
             json_path = stack.enter_context(atomic_path(files[0]))
-            outdated = stack.enter_context(_outdated(stem, files))
-            picture, labels, *others = (stack.enter_context(atomic_path(target)) for target in files[1:])
+            stack.enter_context(_outdated(stem, files))
+            paths = [stack.enter_context(atomic_path(target)) for target in files[1:]]
+            picture, labels, *others = paths
             write_nifti(result.labels, labels)
             overlay(ct, result.labels, picture, title=stem.name, subtitle=_subtitle(record))
             if findings is not None:
-                outdated.difference_update(_write_extras(result, ct, stem, findings, others))
+                _write_extras(result, ct, stem, findings, others)
             record["timings_s"]["write"] = round(time.perf_counter() - started, 4)
+            record[BYTES] = {target.name: path.stat().st_size for target, path in zip(files[1:], paths, strict=True)}
             add_peak(record, "write", peak_host_mb())
             write_json(record, json_path)
+            files[0].unlink(missing_ok=True)
     except OutputError as error:
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
@@ -108,39 +117,45 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
     return record
 
 
+def _dicom_targets(stem: Path, extras: Extras, result: Segmentation) -> list[Path]:
+    """The DICOM files of a case, none where there is no label: a SEG needs a segment."""
+    if not extras.dicom:
+        return []
+    if not result.labels.array.any():
+        result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
+        return []
+    from renalseg.report.dicom import dicom_files
+
+    return list(dicom_files(stem, sr=extras.sr))
+
+
 @contextmanager
-def _outdated(stem: Path, files: list[Path]) -> Iterator[set[Path]]:
+def _outdated(stem: Path, files: list[Path]) -> Iterator[None]:
     """What extras may have made of the case before and ``files`` do not replace; removed where the body succeeds."""
     suffixes = (MEASUREMENTS, PAGE, DICOM_SEG, DICOM_SR)
     known = {stem.with_name(stem.name + suffix) for suffix in suffixes} - set(files) if files[0].is_file() else set()
-    yield known
+    yield
     for path in known:
         if path.is_file():
             path.unlink()
 
 
-def _write_extras(
-    result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]
-) -> tuple[Path, ...]:
-    """Writes what the findings add to the temporary ``paths``, in the order of ``targets``; DICOM last, as a whole.
-
-    Returns:
-        The DICOM files.
-    """
-    if findings.extras.dicom and not result.labels.array.any():
-        result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
-    remaining = iter(paths)
-    write_json(findings.measurements, next(remaining))
+def _write_extras(result: Segmentation, ct: Volume, stem: Path, findings: Findings, paths: list[Path]) -> None:
+    """Writes what the findings add to the temporary ``paths``: measurements, page, SEG and SR, as far as wanted."""
+    measurements, *rest = paths
+    write_json(findings.measurements, measurements)
     if findings.extras.page:
         from renalseg.report.page import write_case_page
 
-        write_case_page(next(remaining), ct, result.labels, result.record, findings.measurements, findings.sketches)
-    if not findings.extras.dicom:
-        return ()
-    from renalseg.report.dicom import DicomCase, write_dicom
+        page, *rest = rest
+        write_case_page(page, ct, result.labels, result.record, findings.measurements, findings.sketches)
+    if rest:
+        from renalseg.report.dicom import DicomCase, build_dicom, save_dicom
 
-    case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
-    return write_dicom(case, stem, sr=findings.extras.sr, kind="LABELMAP" if findings.extras.labelmap else "BINARY")
+        case = DicomCase(replace(result.labels, name=stem.name), findings.measurements, findings.source, result.record)
+        kind: Literal["BINARY", "LABELMAP"] = "LABELMAP" if findings.extras.labelmap else "BINARY"
+        for path, data in zip(rest, build_dicom(case, sr=findings.extras.sr, kind=kind), strict=True):
+            save_dicom(data, path)
 
 
 def add_peak(record: dict[str, Any], step: str, host_mb: float) -> None:

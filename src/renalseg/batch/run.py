@@ -14,10 +14,12 @@ from renalseg.batch.results import NO_EXTRAS, Extras, Findings, add_peak, target
 from renalseg.core.errors import InputError, OutputError, RenalsegError, unforeseen
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import output_folder
+from renalseg.io.nifti import may_be_labels
 from renalseg.io.read import read_volume
 from renalseg.model.runtime import peak_host_mb, reset_host_peak
 from renalseg.predict.room import lacks_memory
 from renalseg.predict.segmenter import Segmenter
+from renalseg.report.suffixes import LABELS, RECORD
 
 log = logging.getLogger(__name__)
 
@@ -140,9 +142,19 @@ class _Batch:
 
     def _check(self, case: _Case) -> None:
         """Raises InputError or OutputError where the case cannot be done, before minutes of work."""
-        for target in targets(self.out / case.name, self.extras):
+        stem = self.out / case.name
+        for target in targets(stem, self.extras):
             if target.resolve() in self.sources:
                 raise OutputError(f"{target} is an input, which its labels would replace; choose another output folder")
+        if case.path.is_dir() and self.out.resolve() == case.path.resolve():
+            raise OutputError(
+                f"{self.out} is the series itself, whose files results would mix with; choose another output folder"
+            )
+        labels, record = (stem.with_name(stem.name + suffix) for suffix in (LABELS, RECORD))
+        if not record.exists() and labels.is_file() and not may_be_labels(labels):
+            raise OutputError(
+                f"{labels} is no label map and would be replaced; move it or choose another output folder"
+            )
         if self.extras.page and case.name == "index":
             raise InputError(f"{case.path}: its page would be index.html, the page of all cases; rename the file")
         if self.extras.dicom:

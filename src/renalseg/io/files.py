@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -79,23 +80,37 @@ def fingerprint(path: Path, without: Path | None = None) -> str:
 
     Args:
         path: the file or folder.
-        without: a folder whose files do not count.
+        without: a folder inside ``path`` whose files do not count; any other changes nothing.
 
     Raises:
         OSError: the file or folder cannot be looked at.
     """
     place = path.resolve()
     if place.is_dir():
-        files = [f for f in place.rglob("*") if without is None or without.resolve() not in f.parents]
+        left_out = None if without is None else without.resolve()
+        inside = left_out is not None and place in left_out.parents
+        files = [f for f in place.rglob("*") if not inside or left_out not in f.parents]
     else:
-        files = [place]
-        if place.suffix.lower() in (".mhd", ".nhdr"):
-            with place.open("rb") as stream:
-                text = stream.read(HEADER_BYTES).decode("latin-1")
-            files += [f for f in place.parent.iterdir() if f != place and f.name in text]
+        files = [place, *(_voxel_files(place) if place.suffix.lower() in (".mhd", ".nhdr") else ())]
     stats = sorted((f.as_posix(), f.stat()) for f in files if f.is_file())
     known = [place.as_posix(), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _voxel_files(header: Path) -> set[Path]:
+    """Files that a MetaImage or NRRD header names: by name, by path, or by a pattern, and then all that lie there."""
+    with header.open("rb") as stream:
+        text = stream.read(HEADER_BYTES).decode("latin-1")
+    found = {f for f in header.parent.iterdir() if f.name in text}
+    for line in text.splitlines():
+        for words in (line.split(), re.split("[=:]", line, maxsplit=1)[1:]):
+            for word in (w.strip() for w in words):
+                named = header.parent / word
+                if "%" in word and named.parent.is_dir():
+                    found.update(named.parent.iterdir())
+                elif word and "\0" not in word and len(word) < 255 and named.is_file():
+                    found.add(named.resolve())
+    return found - {header}
 
 
 def write_text(text: str, path: Path) -> None:

@@ -12,7 +12,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from renalseg.core.errors import GeometryError, InputError
+from renalseg.core.errors import GeometryError, InputError, RenalsegError
 from renalseg.core.volume import Volume, spacing_of
 from renalseg.io.checks import build_volume, check_shape, narrow
 from renalseg.io.files import atomic_path, split_name
@@ -56,6 +56,15 @@ def read_nifti(path: Path) -> Volume:
     except (HeaderDataError, WrapStructError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path} has a damaged NIfTI header ({error}); export or download it again.") from error
     return build_volume(array, affine, path, split_name(path.name)[0], _fields(header), tuple(warnings))
+
+
+def may_be_labels(path: Path) -> bool:
+    """Whether a file has voxels of one byte, as label maps have and CTs do not; or is too damaged to tell."""
+    try:
+        with _open(path) as file:
+            return int(_read_header(file, path).get_data_dtype().itemsize) == 1
+    except (RenalsegError, OSError, EOFError, zlib.error, HeaderDataError, WrapStructError):
+        return True
 
 
 def write_nifti(volume: Volume, path: Path) -> None:

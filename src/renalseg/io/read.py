@@ -37,11 +37,15 @@ def read_volume(path: Path) -> Volume:
 
 def case_name(path: Path) -> str:
     """The case's name: the file's or folder's name without suffix; for ``imaging.nii.gz`` or the like, its folder's."""
-    absolute = path.resolve()
-    stem = absolute.name if path.is_dir() else split_name(absolute.name)[0]
-    if stem.lower() in _GENERIC_NAMES and absolute.parent.name:
-        return absolute.parent.name
-    return stem or "volume"
+    place = naming_path(path)
+    return (place.name if place.is_dir() else split_name(place.name)[0]) or "volume"
+
+
+def naming_path(path: Path) -> Path:
+    """The absolute path of the file or folder that a case is named after."""
+    place = path.resolve()
+    stem = place.name if path.is_dir() else split_name(place.name)[0]
+    return place.parent if stem.lower() in _GENERIC_NAMES and place.parent.name else place
 
 
 def _read(path: Path) -> Volume:

@@ -24,7 +24,7 @@ from renalseg.model.runtime import Runtime, peak_host_mb, reset_host_peak
 from renalseg.predict.clean import clean
 from renalseg.predict.coarse import clean_coarse, coarse_input, coarse_probability, perfect_mask
 from renalseg.predict.compose import compose
-from renalseg.predict.confidence import confidence, confidence_in_nothing, doubt
+from renalseg.predict.confidence import Doubt, confidence, confidence_in_nothing, doubt
 from renalseg.predict.fine import fine_probability
 from renalseg.predict.plausibility import plausibility
 from renalseg.predict.roi import find_box, fine_input
@@ -119,7 +119,7 @@ def segment_volume(
             kept, dropped = _shifted(kept, box), _shifted(dropped, box)
             record.drop("clean", dropped)
     with record.step("confidence", runtime):
-        record.confidence = _confidence(volume, labels, fine if kept else None, coarse_peak)
+        record.confidence = _confidence(volume, labels, fine if kept else None, coarse_peak, record.warnings)
     _warn(record, kept)
     record.timings_s["total"] = round(time.perf_counter() - started, 4)
     return Segmentation(
@@ -165,7 +165,7 @@ def _fine(
     for stage, networks in stages:
         with record.step(stage, runtime):
             if networks or truth is None:
-                inside = probabilities["kidney"][1] >= 0.5 if stage == "lesion" else None
+                inside = _predicted(probabilities["kidney"], record) if stage == "lesion" else None
                 predict = partial(fine_probability, image, mirror=mirror and config.fine.mirror_z, inside=inside)
                 probabilities[stage], table = fine_with_room(
                     stage, networks, config.fine, runtime, predict, record.warnings
@@ -178,6 +178,11 @@ def _fine(
     if kidney.device != lesion.device:  # one of them was computed on the CPU for lack of memory
         kidney, lesion = kidney.cpu(), lesion.cpu()
     return _Fine(kidney, lesion, mirrors)
+
+
+def _predicted(kidney: torch.Tensor, record: _Record) -> torch.Tensor:
+    """Where the kidney network calls kidney, bool [d, y, x]."""
+    return or_on_cpu("the kidney's mask was", kidney.device, lambda place: kidney[1].to(place) >= 0.5, record.warnings)
 
 
 def _perfect(stage: Stage, truth: Volume, box: Box, config: Config) -> torch.Tensor:
@@ -194,11 +199,20 @@ def _shifted(components: list[Component], box: Box) -> list[Component]:
     return [replace(c, centre=(c.centre[0] + z, c.centre[1] + y, c.centre[2] + x)) for c in components]
 
 
-def _confidence(ct: Volume, labels: NDArray[np.uint8], fine: _Fine | None, coarse_peak: float) -> dict[str, Any]:
+def _confidence(
+    ct: Volume, labels: NDArray[np.uint8], fine: _Fine | None, coarse_peak: float, warnings: list[str]
+) -> dict[str, Any]:
     """How far ``labels`` can be trusted; ``fine`` is None for a result without a kidney."""
     if fine is None:
         return confidence_in_nothing(coarse_peak)
-    return confidence(doubt(fine.kidney, fine.lesion, fine.mirrors), *plausibility(ct, labels))
+
+    kidney, lesion, mirrors = fine.kidney, fine.lesion, fine.mirrors
+
+    def doubts(place: torch.device) -> Doubt:
+        return doubt(kidney.to(place), lesion.to(place), mirrors)
+
+    told = or_on_cpu("the confidence was", kidney.device, doubts, warnings)
+    return confidence(told, *plausibility(ct, labels))
 
 
 def _warn(record: _Record, kept: list[Component]) -> None:

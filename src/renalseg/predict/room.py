@@ -26,8 +26,8 @@ def place_for(shape: tuple[int, ...], channels: int, runtime: Runtime) -> torch.
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that memory ran out, which MPS and the CPU only tell in words."""
-    words = ("out of memory", "can't allocate memory")
+    """Whether ``error`` means that memory ran out, which MPS, the CPU and CUDA's libraries only tell in words."""
+    words = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
     told = isinstance(error, RuntimeError) and any(each in str(error) for each in words)
     return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
@@ -73,10 +73,11 @@ def fine_with_room(
     Raises:
         torch.OutOfMemoryError: on the CPU, there is no room for the smallest window either.
     """
-    while (done := _attempt(partial(run, networks, fine, runtime))) is None and fine.window // 2 >= SMALLEST_WINDOW:
+    small = fine
+    while (done := _attempt(partial(run, networks, small, runtime))) is None and small.window // 2 >= SMALLEST_WINDOW:
         runtime.free_device_memory()
-        fine = fine.model_copy(update={"window": fine.window // 2})
-        warnings.append(f"The device's memory ran out; the stage {stage} took windows of {fine.window} slices.")
+        small = small.model_copy(update={"window": small.window // 2})
+        warnings.append(f"The device's memory ran out; the stage {stage} took windows of {small.window} slices.")
     if done is not None:
         return done[0]
     return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
@@ -114,6 +115,13 @@ def on_cpu(
         raise torch.OutOfMemoryError(f"no memory for the stage {stage} on the CPU")
     runtime.free_device_memory()
     host = choose_for_prediction("cpu")
-    moved = [host.predictor(copy.deepcopy(network).to("cpu")) for network in networks]
+    moved = [host.predictor(_copy_on_cpu(network)) for network in networks]
     warnings.append(f"The device's memory ran out; the stage {stage} was computed on the CPU.")
     return run(moved, host)
+
+
+def _copy_on_cpu(network: torch.nn.Module) -> torch.nn.Module:
+    """A copy of ``network`` on the CPU, made without another one on its device, which is full."""
+    known: dict[int, torch.Tensor] = {id(p): torch.nn.Parameter(p.detach().cpu(), False) for p in network.parameters()}
+    known |= {id(b): b.detach().cpu() for b in network.buffers()}
+    return copy.deepcopy(network, known)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from renalseg.config import STAGES, Config, Stage
-from renalseg.core.errors import WeightsError
+from renalseg.core.errors import ConfigError, WeightsError
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.checks import check_ct
 from renalseg.model.checkpoint import Weights, open_weights
 from renalseg.model.runtime import Runtime, choose_for_prediction, keep_freed_memory, use_real_cores
 from renalseg.predict.pipeline import Models, segment_volume
+from renalseg.predict.room import lacks_memory
 
 DEFAULT_WEIGHTS = "default"
 
@@ -30,7 +31,7 @@ class Segmenter:
 
     Raises:
         WeightsError: weights are missing, damaged, incomplete, or do not go together.
-        ConfigError: the device or the precision is not to be had.
+        ConfigError: the device or the precision is not to be had, or the device has no room for the networks.
 
     Example:
         >>> from renalseg import Segmenter, read_volume  # doctest: +SKIP
@@ -85,7 +86,15 @@ class Segmenter:
         return hashlib.sha256(json.dumps([w.sha256 for w in self.weights]).encode()).hexdigest()
 
     def _load(self, stage: Stage) -> list[torch.nn.Module]:
-        return [self.runtime.predictor(w.network(stage)) for w in self.weights]
+        try:
+            return [self.runtime.predictor(w.network(stage)) for w in self.weights]
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise ConfigError(
+                f"the device {str(self.runtime.device)!r} has no memory left for the networks; "
+                "close other programs that use it, or choose the device cpu"
+            ) from error
 
 
 def _grid_settings(config: Config) -> object:

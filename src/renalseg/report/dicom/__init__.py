@@ -4,6 +4,23 @@ Research use only. Not a medical device.
 """
 
 from renalseg.report.dicom.source import check_source
-from renalseg.report.dicom.write import DicomCase, dicom_files, write_dicom, write_seg, write_sr
+from renalseg.report.dicom.write import (
+    DicomCase,
+    build_dicom,
+    dicom_files,
+    save_dicom,
+    write_dicom,
+    write_seg,
+    write_sr,
+)
 
-__all__ = ["DicomCase", "check_source", "dicom_files", "write_dicom", "write_seg", "write_sr"]
+__all__ = [
+    "DicomCase",
+    "build_dicom",
+    "check_source",
+    "dicom_files",
+    "save_dicom",
+    "write_dicom",
+    "write_seg",
+    "write_sr",
+]

@@ -51,15 +51,27 @@ def write_dicom(case: DicomCase, stem: Path, *, sr: bool = True, kind: SegKind =
             measurements are not the labels'.
         OutputError: a file could not be written.
     """
+    objects = build_dicom(case, sr=sr, kind=kind)
+    files = dicom_files(stem, sr=sr) if objects else ()
+    _save(dict(zip(files, objects, strict=True)))
+    return files
+
+
+def build_dicom(case: DicomCase, *, sr: bool = True, kind: SegKind = "BINARY") -> list[pydicom.Dataset]:
+    """The SEG and, with ``sr``, the SR of a case, not yet written; none where there is no label. Errors as there."""
     series, segments, algorithm = _prepare(case)
     if not segments.items:
-        return ()
+        return []
     objects = [build_seg(segments, series, algorithm, kind)]
     if sr:
         objects.append(build_sr(segments, objects[0], series, algorithm))
-    files = dicom_files(stem, sr=sr)
-    _save(dict(zip(files, objects, strict=True)))
-    return files
+    return objects
+
+
+def save_dicom(data: pydicom.Dataset, path: Path) -> None:
+    """Writes a DICOM object as a file, right where it is to be."""
+    with quiet():
+        data.save_as(path, enforce_file_format=True)
 
 
 def dicom_files(stem: Path, *, sr: bool) -> tuple[Path, ...]:
@@ -113,6 +125,6 @@ def _save(objects: Mapping[Path, Any]) -> None:
     for path in objects:
         if path.is_dir():
             raise output_error(path, IsADirectoryError(errno.EISDIR, "is a folder"))
-    with ExitStack() as stack, quiet():
+    with ExitStack() as stack:
         for path, data in objects.items():
-            data.save_as(stack.enter_context(atomic_path(path)), enforce_file_format=True)
+            save_dicom(data, stack.enter_context(atomic_path(path)))
