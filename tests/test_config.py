@@ -83,6 +83,17 @@ def test_the_papers_numbers():
         assert (network.dilations, network.psp_bins) == ((1,), ())
 
 
+def test_the_papers_tricks_are_on():
+    """Mixup, both minings, lesion-wise intensity: off, a preset would still be the paper's in all of its numbers."""
+    for stage in STAGES:
+        training = PAPER.training[stage]
+        assert training.mixup_probability == 0.5
+        assert (training.hard_voxels, training.hard_cases) == (0.25, 0.2)
+        assert 0 < training.augmentation.lesion_intensity_probability <= 1
+        assert 0 < training.augmentation.intensity_probability <= 1
+        assert 0 < training.augmentation.scale_probability <= 1
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
 def test_every_number_names_its_source(model):
     for name, field in model.model_fields.items():

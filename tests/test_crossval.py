@@ -393,6 +393,54 @@ def test_replaced_labels_are_scored_anew(copy, dataset, make_plan, tmp_path):
     assert "fold 1: scored already" not in said
 
 
+def test_a_replaced_image_is_segmented_anew(copy, dataset, make_plan, tmp_path):
+    other, case = shutil.copytree(dataset, tmp_path / "dataset"), HELD_OUT[1][0]
+    ct = read_volume(other / case / "imaging.nii.gz")
+    write_nifti(ct.with_array(np.minimum(ct.array, 200)), other / case / "imaging.nii.gz")
+    said = []
+    cross_validate(make_plan(copy, data=other), Reports(said.append))
+    assert "fold 0: 2 of 2 held-out cases are segmented already" in said
+    assert "fold 1: 1 of 2 held-out cases are segmented already" in said
+
+
+def test_predictions_of_another_precision_are_made_anew_where_their_fold_is_asked_for(copy, make_plan):
+    for case in HELD_OUT[0] + HELD_OUT[1]:
+        record = json.loads((copy / "predictions" / f"{case}.json").read_text())
+        record["made_from"]["precision"] = "bf16"
+        write_json(record, copy / "predictions" / f"{case}.json")
+    said = []
+    result = cross_validate(make_plan(copy, folds=(0,)), Reports(said.append))
+    assert "fold 0: 2 of 2 held-out cases are segmented already" not in said
+    again = json.loads((copy / "predictions" / f"{HELD_OUT[0][0]}.json").read_text())
+    assert again["made_from"]["precision"] == "fp32"
+    assert [f.fold for f in result.folds] == [0]  # the other fold's scores were those of other records
+    assert "Fold 1 has no scores: it is not finished" in (copy / "crossval.md").read_text()
+
+
+def test_cases_without_an_image_are_named(dataset, make_plan, tmp_path):
+    other = shutil.copytree(dataset, tmp_path / "dataset")
+    lost = HELD_OUT[1][0]
+    (other / lost / "imaging.nii.gz").unlink()
+    said = []
+    cross_validate(make_plan(tmp_path / "out", data=other, folds=(1,)), Reports(said.append))
+    assert f"1 cases with labels have no image and are left out: {lost}" in said
+    table = (tmp_path / "out" / "crossval.md").read_text()
+    assert f"- Left out, since they have labels and no image: {lost}" in table
+    assert json.loads((tmp_path / "out" / "crossval.json").read_text())["left_out"] == [lost]
+    assert rows(tmp_path / "out") == ["fold 1 (1)"]
+
+
+def test_a_cache_that_lacks_a_case_whose_image_came_later(dataset, small_config, make_plan, tmp_path):
+    other, cache = shutil.copytree(dataset, tmp_path / "dataset"), tmp_path / "cache"
+    image = other / CASES[2] / "imaging.nii.gz"
+    image.unlink()
+    write_index(other, cache, small_config, prepare(other, cache, GRIDS, small_config, CASES[:2] + CASES[3:]))
+    shutil.copy(dataset / CASES[2] / "imaging.nii.gz", image)
+    with pytest.raises(InputError, match=f"lacks {CASES[2]} \\(1 in all\\), whose image came later"):
+        cross_validate(make_plan(tmp_path / "out", data=cache))
+    assert not (tmp_path / "out").exists()
+
+
 def test_from_a_cache(dataset, small_config, make_plan, tmp_path):
     cache = tmp_path / "cache"
     write_index(dataset, cache, small_config, prepare(dataset, cache, GRIDS, small_config, CASES))
@@ -442,6 +490,26 @@ def test_no_held_out_case_chooses_the_weights_that_it_is_scored_on(small_config,
     assert "the weights of their last epoch, which no held-out case had a say in" in (
         plan.out / "crossval.md"
     ).read_text().replace("\n", " ")
+
+
+def test_a_lesion_network_that_began_with_a_chosen_kidney_network_is_refused(
+    small_config, make_plan, tmp_path, monkeypatch
+):
+    """Trained by hand, the kidney stage keeps the epoch that held-out cases like best; the lesion stage starts so."""
+    scores = iter(range(100, 0, -1))
+    monkeypatch.setattr("renalseg.train.run.make_validator", lambda *_, **__: lambda _: {"score": float(next(scores))})
+    config = with_epochs(small_config, 2)
+    lesion = config.training["lesion"].model_copy(update={"start_from": "kidney"})
+    config = config.model_copy(update={"training": config.training | {"lesion": lesion}})
+    plan = make_plan(tmp_path / "out", config=config, folds=(0,))
+    for stage, keep in (("kidney", "best"), ("lesion", "last")):
+        by_hand = Request(stage, plan.data, plan.weights(0), config, fold=0, device="cpu", precision="fp32", keep=keep)
+        run_training(by_hand)
+    with pytest.raises(WeightsError, match="held-out cases may have chosen; delete the folder"):
+        cross_validate(plan)
+    shutil.rmtree(plan.weights(0))
+    assert [f.fold for f in cross_validate(plan).folds] == [0]
+    assert [f.fold for f in cross_validate(plan).folds] == [0]  # what it began itself, it goes on with
 
 
 def test_killed_between_weights_and_manifest_the_last_weights_are_put_back(copy, make_plan):
@@ -498,6 +566,28 @@ def test_folds_of_other_runs_stay_in_the_table(copy, make_plan):
     (copy / "fold_1" / "kidney" / "last.safetensors").write_bytes(b"nothing")
     assert [f.fold for f in cross_validate(make_plan(copy, folds=(2,))).folds] == [2]
     assert re.search(r"- Fold 1 has no scores: .*last\.safetensors is damaged", (copy / "crossval.md").read_text())
+
+
+def test_a_fold_that_another_machine_finishes_meanwhile_is_in_the_table(copy, make_plan, monkeypatch):
+    """It ends while this one trains, or even while this one writes the table."""
+    from renalseg.crossval import run as work
+
+    other = copy / "evaluation" / "fold_1" / "scored.json"
+    scored, write = other.read_text(), work._write
+    for moment in ("_evaluate", "_write"):
+        other.unlink()
+        step = getattr(work, moment)
+
+        def meanwhile(*arguments, step=step):
+            done = step(*arguments)
+            other.write_text(scored)
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(work, moment, meanwhile)
+            assert [f.fold for f in cross_validate(make_plan(copy, folds=(0,))).folds] == [0, 1]
+        assert rows(copy) == ["fold 0 (2)", "fold 1 (2)", "**all folds (4)**"]
+    assert work._write is write
 
 
 def test_where_every_fold_fails_the_old_table_does_not_look_current(copy, make_plan, monkeypatch):

@@ -216,6 +216,18 @@ def test_the_index_tells_what_is_there(dataset, make_config, tmp_path):
         both.cases("lesion", config)
 
 
+def test_an_index_is_of_one_dataset(dataset, make_config, tmp_path):
+    """Ids repeat between datasets: arrays of one never go with the folds and the CTs of another."""
+    config, other, cache = make_config(), shutil.copytree(dataset, tmp_path / "other"), tmp_path / "cache"
+    write_index(dataset, cache, config, prepare(dataset, cache, ["coarse"], config, IDS))
+    write_index(other, cache, config, prepare(other, cache, ["fine"], config, IDS))
+    found = open_cache(cache)
+    assert found.dataset == other.resolve()
+    assert found.cases("kidney", config).keys() == set(IDS)
+    with pytest.raises(InputError, match="nothing prepared with these settings"):
+        found.cases("coarse", config)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from renalseg.config import STAGES, Augmentation
 from renalseg.core.errors import ConfigError, InputError, RenalsegError, WeightsError
 from renalseg.io.kits import list_cases
+from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.model.checkpoint import open_weights
 from renalseg.model.runtime import Runtime
 from renalseg.train import loop
@@ -77,7 +80,7 @@ def test_a_resumed_run_ends_bit_equal_to_one_that_was_never_interrupted(stage, d
     weights = open_weights(out)
     assert weights.config == config
     trained_on = weights.manifest["stages"][stage]["trained_on"]
-    assert len(trained_on.pop("cases_sha256")) == 16
+    assert len(trained_on.pop("cases_sha256")) == len(trained_on.pop("arrays_sha256")) == 16
     expected_on = {"dataset": dataset.name, "cases": 3, "fold": None, "seed": config.training[stage].seed, "epoch": 4}
     assert trained_on == expected_on
     assert not weights.network(stage).training
@@ -147,13 +150,55 @@ def test_a_fold_is_held_out_and_scored_through_the_cascade(write_dataset, make_c
 
 def test_a_run_is_not_overwritten_and_not_resumed_from_nothing(dataset, make_config, tmp_path):
     config = make_config(epochs=1)
-    with pytest.raises(WeightsError, match="start it without --resume"):
-        run_training(request("coarse", dataset, tmp_path / "out", config, resume=True), QUIET)
+    for _ in range(2):
+        with pytest.raises(WeightsError, match="start it without --resume"):
+            run_training(request("coarse", dataset, tmp_path / "out", config, resume=True), QUIET)
+        assert not (tmp_path / "out").exists()
     run_training(request("coarse", dataset, tmp_path / "out", config), QUIET)
     with pytest.raises(ConfigError, match="add --resume"):
         run_training(request("coarse", dataset, tmp_path / "out", config), QUIET)
     with pytest.raises(WeightsError, match="another configuration"):
         run_training(request("coarse", dataset, tmp_path / "out", make_config(epochs=2), resume=True), QUIET)
+
+
+def test_weights_without_their_run_are_not_overwritten(dataset, make_config, tmp_path):
+    """A folder of weights that was copied to be used."""
+    config, out = make_config(epochs=1), tmp_path / "out"
+    run_training(request("coarse", dataset, out, config), QUIET)
+    before = (out / "coarse.safetensors").read_bytes()
+    shutil.rmtree(out / "coarse")
+    with pytest.raises(ConfigError, match="holds weights of the stage coarse already; give another --out"):
+        run_training(request("coarse", dataset, out, config), QUIET)
+    assert (out / "coarse.safetensors").read_bytes() == before
+    run_training(request("kidney", dataset, out, config), QUIET)
+
+
+def test_a_run_is_not_resumed_on_other_arrays(write_dataset, make_config, tmp_path):
+    data, out, config = write_dataset(tmp_path / "data", 2), tmp_path / "out", make_config(epochs=1)
+    run_training(request("coarse", data, out, config), QUIET)
+    run_training(request("coarse", data, out, config, resume=True), QUIET)
+    image = next(data.glob("*/imaging.nii.gz"))
+    ct = read_nifti(image)
+    write_nifti(ct.with_array(ct.array + np.int16(1)), image)
+    with pytest.raises(WeightsError, match="other cases or another beginning"):
+        run_training(request("coarse", data, out, config, resume=True), QUIET)
+
+
+def test_weights_are_chosen_by_validation_that_begins_later(dataset, make_config, make_run, tmp_path):
+    """What an epoch without validation left is no score to beat."""
+    config, kept = make_config(epochs=3, validate_every=1), []
+    for epoch, score in {1: None, 2: 0.4, 3: 0.2}.items():
+        run = make_run("coarse", dataset, tmp_path, config)
+
+        def stop(records, epoch=epoch):
+            if len(records) == epoch:
+                raise KeyboardInterrupt
+
+        validate = None if score is None else lambda _, score=score: {"score": score}
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(run, validate=validate, resume=epoch > 1, on_epoch=stop))
+        kept.append(open_weights(tmp_path).manifest["stages"]["coarse"]["trained_on"]["epoch"])
+    assert kept == [1, 2, 2]
 
 
 def test_a_run_killed_in_its_first_epoch_begins_anew(dataset, make_config, tmp_path, monkeypatch, caplog):

@@ -31,6 +31,7 @@ def made_from(path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> di
     """
     return {
         "input": fingerprint(path, without=out),
+        "input_bytes": path.stat().st_size if path.is_file() else None,
         "weights_sha256": segmenter.weights_sha256,
         "config_sha256": [weights.config.sha256() for weights in segmenter.weights],
         "precision": segmenter.runtime.precision,

@@ -1,4 +1,4 @@
-"""The presets: the paper's system, two cheaper ones on its grid, and one for a laptop."""
+"""The presets: the paper's system, two cheaper ones on its fine grid, and one for a laptop."""
 
 from typing import Any
 

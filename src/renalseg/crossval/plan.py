@@ -47,10 +47,15 @@ class Data:
         """Ids of the cases that a fold predicts."""
         return [i for i in fold_split(self.labelled, fold)[1] if i in self.cases]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Ids of the cases with labels and without an image, which neither train nor are predicted."""
+        return [i for i in self.labelled if i not in self.cases]
+
 
 def open_data(plan: Plan) -> Data:
     """The dataset behind ``plan.data``, checked before any work."""
-    dataset, labelled = plan.data, None
+    dataset, labelled, prepared = plan.data, None, None
     if is_cache(plan.data):
         if plan.config.preparation.roi == "coarse":
             raise ConfigError(
@@ -58,8 +63,7 @@ def open_data(plan: Plan) -> Data:
                 "have seen cases that a fold holds out; give the dataset as --data, so that each fold finds its own"
             )
         cache = open_cache(plan.data)
-        for stage in STAGES:
-            cache.cases(stage, plan.config)
+        prepared = set.intersection(*(set(cache.cases(stage, plan.config)) for stage in STAGES))
         dataset, labelled = cache.dataset, cache.labelled
         if not dataset.is_dir():
             raise InputError(
@@ -72,6 +76,11 @@ def open_data(plan: Plan) -> Data:
     elif gone := sorted(set(labelled) - {c.case_id for c in known if c.segmentation}):
         raise InputError(f"{dataset} lacks {gone[0]} ({len(gone)} in all), which {plan.data} knows; bring them back.")
     usable = {c.case_id: c for c in trainable_cases(dataset)}
+    if prepared is not None and (new := sorted(usable.keys() & set(labelled) - prepared)):
+        raise InputError(
+            f"{plan.data} lacks {new[0]} ({len(new)} in all), whose image came later or was left out; run "
+            "`renalseg prepare` again"
+        )
     return Data(dataset, labelled, usable)
 
 
@@ -129,6 +138,7 @@ def is_finished(plan: Plan, fold: int, stage: Stage) -> bool:
         )
     if of != fold:
         raise ConfigError(f"{path.parent} was trained for fold {of}, not {fold}; give another --out")
+    _check_beginning(plan, fold, stage, progress["trained_on"].get("start_from"))
     epochs = plan.config.training[stage].epochs
     if epoch < epochs:
         return False
@@ -136,3 +146,18 @@ def is_finished(plan: Plan, fold: int, stage: Stage) -> bool:
     if stage not in weights.files:
         raise WeightsError(f"{folder}: the weights of {stage} are gone; delete {folder} to train this fold anew")
     return weights.is_whole(stage) and weights.manifest["stages"][stage].get("trained_on", {}).get("epoch") == epochs
+
+
+def _check_beginning(plan: Plan, fold: int, stage: Stage, began: str | None) -> None:
+    """Makes sure that a lesion stage that was begun started from the kidney network that the fold will be scored with.
+
+    Trained by hand, it may have started from one that validation on held-out cases chose.
+    """
+    if stage != "lesion" or plan.config.training[stage].start_from == "random":
+        return
+    folder = plan.weights(fold)
+    if not is_finished(plan, fold, "kidney") or began != f"kidney {open_weights(folder).hashes['kidney'][:16]}":
+        raise WeightsError(
+            f"{folder}: its lesion network began with another kidney network than that of the last epoch, one that "
+            "held-out cases may have chosen; delete the folder to train this fold anew"
+        )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from renalseg.batch import segment_all
+from renalseg.batch import MADE_FROM, segment_all
 from renalseg.config import STAGES, Stage, sha256_today
 from renalseg.core.errors import ConfigError, RenalsegError
 from renalseg.crossval.plan import ALL_FOLDS, Data, Plan, begin, is_finished, open_data
@@ -18,6 +18,7 @@ from renalseg.evaluate.tables import CohortResult, write_tables
 from renalseg.io.files import atomic_path, write_json
 from renalseg.io.kits import read_case, read_labels
 from renalseg.model.checkpoint import open_weights
+from renalseg.model.runtime import choose_for_prediction
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, picture, together, write_report
 from renalseg.report.example import example_png
@@ -74,24 +75,28 @@ def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
     if world.size > (batch := min(plan.config.training[stage].batch for stage in STAGES)):
         raise ConfigError(f"{world.size} processes cannot share a batch of {batch}; start at most {batch}")
     left = _first(world, lambda: _begin(plan, data, reports))
-    done, missing = _first(world, lambda: _finished(plan, data, held_out))
+    if world.first:
+        _note_left_out(data, reports)
     source = _first(world, lambda: _source(plan, data, reports)) if any(left.values()) else plan.data
-    failed = dict[str, str]()
+    failed, missing, done = dict[str, str](), dict[int, str](), dict[int, FoldResult]()
     for fold in plan.folds:
         for stage in left[fold]:
             _train(plan, fold, stage, source, reports, world)
         cases = held_out[fold]
         problems = _predict(plan, data, fold, cases, reports, world)
         failed |= problems
-        done.pop(fold, None)
-        missing.pop(fold, None)
         if problems:
             missing[fold] = f"{len(problems)} of {len(cases)} cases could not be segmented: {', '.join(problems)}"
         else:
-            done[fold] = _first(world, functools.partial(_evaluate, plan, data, fold, cases, reports))
-        if world.first:
-            _write(plan, data, done, missing)
+            _first(world, functools.partial(_evaluate, plan, data, fold, cases, reports))
+        done = _first(world, lambda: _tell(plan, data, held_out, missing))
     return CrossValidation([done[fold] for fold in sorted(done)], failed)
+
+
+def _note_left_out(data: Data, reports: Reports) -> None:
+    if data.left_out:
+        listed = ", ".join(data.left_out[:10]) + (", ..." if len(data.left_out) > 10 else "")
+        reports.say(f"{len(data.left_out)} cases with labels have no image and are left out: {listed}")
 
 
 def _first(world: World, make: Callable[[], T]) -> T:
@@ -124,12 +129,31 @@ def _finished(
         except RenalsegError as error:
             missing[fold] = str(error)
             continue
-        if trained and not _unpredicted(plan, fold, cases):
+        if trained and not _unpredicted(plan, data, fold, cases):
             records, key = _records(plan, data, cases)
             if (known := _scored(plan.out / "evaluation" / f"fold_{fold}", key)) is not None:
                 done[fold] = FoldResult(fold, known, records)
                 del missing[fold]
     return done, missing
+
+
+def _tell(
+    plan: Plan, data: Data, held_out: Mapping[int, Sequence[str]], failed: Mapping[int, str]
+) -> dict[int, FoldResult]:
+    """Writes the table of every fold in ``plan.out`` that has scores by now, whoever made them; returns these folds.
+
+    Another machine may finish a fold meanwhile: then it is written again.
+
+    Args:
+        failed: folds of this run without scores, and why.
+    """
+    told: dict[int, FoldResult] | None = None
+    while True:
+        done, missing = _finished(plan, data, held_out)
+        if told is not None and told.keys() == done.keys():
+            return done
+        _write(plan, data, done, missing | failed)
+        told = done
 
 
 def _write(plan: Plan, data: Data, done: Mapping[int, FoldResult], missing: Mapping[int, str]) -> None:
@@ -141,7 +165,8 @@ def _write(plan: Plan, data: Data, done: Mapping[int, FoldResult], missing: Mapp
     else:
         for suffix in (".csv", ".json", ".md"):
             (scores / f"metrics{suffix}").unlink(missing_ok=True)
-    write_report(folds, {fold: missing[fold] for fold in sorted(missing)}, plan.config, plan.out)
+    without = {fold: missing[fold] for fold in sorted(missing)}
+    write_report(folds, without, plan.config, plan.out, data.left_out)
 
 
 def _draw_worst(plan: Plan, data: Data, cases: CohortResult) -> None:
@@ -203,7 +228,8 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, 
 
 def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports, world: World) -> dict[str, str]:
     """Segments the held-out cases that these weights have not segmented yet; returns those that failed, and why."""
-    todo = _first(world, lambda: _unpredicted(plan, fold, cases))
+    precision = choose_for_prediction(plan.device, plan.precision).precision
+    todo = _first(world, lambda: _unpredicted(plan, data, fold, cases, precision))
     if len(todo) < len(cases):
         reports.say(f"fold {fold}: {len(cases) - len(todo)} of {len(cases)} held-out cases are segmented already")
     files = {case: imaging for case in todo[world.rank :: world.size] if (imaging := data.cases[case].imaging)}
@@ -218,19 +244,28 @@ def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: R
     return {case: every[case] for case in cases if case in every}
 
 
-def _unpredicted(plan: Plan, fold: int, cases: Sequence[str]) -> list[str]:
-    """The cases whose three files are not there, or came from other weights than the fold's."""
+def _unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precision: str | None = None) -> list[str]:
+    """The cases whose files are not there, or came from other weights than the fold's or another image.
+
+    An image is told by its size, so that a dataset that was moved, or lies elsewhere on another machine, is the same.
+
+    Args:
+        precision: that the cases must have been segmented in; None where any will do.
+    """
     weights, out, today = open_weights(plan.weights(fold)), plan.out / "predictions", plan.config.sha256()
 
     def is_there(case: str) -> bool:
+        imaging = data.cases[case].imaging
         try:
             record = json.loads((out / f"{case}.json").read_text())
             noted = record["config_sha256"]
             same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
+            same &= record["weights_sha256"] == weights.sha256 and precision in (None, record[MADE_FROM]["precision"])
+            same &= imaging is not None and record[MADE_FROM]["input_bytes"] == imaging.stat().st_size
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = (out / f"{case}{suffix}" for suffix in (LABELS, PICTURE))
-        return bool(same and record.get("weights_sha256") == weights.sha256 and all(f.is_file() for f in files))
+        return bool(same and all(f.is_file() for f in files))
 
     return [case for case in cases if not is_there(case)]
 

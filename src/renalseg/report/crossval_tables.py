@@ -36,7 +36,13 @@ def together(folds: Sequence[FoldResult]) -> CohortResult:
     return CohortResult(tuple(sorted((c for f in folds for c in f.scores.cases), key=lambda c: c.case_id)))
 
 
-def write_report(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config, out: Path) -> None:
+def write_report(
+    folds: Sequence[FoldResult],
+    missing: Mapping[int, str],
+    config: Config,
+    out: Path,
+    left_out: Sequence[str] = (),
+) -> None:
     """Writes ``crossval.json`` and ``crossval.md`` beside ``predictions`` and ``picture``'s folder, each atomically.
 
     Args:
@@ -44,12 +50,13 @@ def write_report(folds: Sequence[FoldResult], missing: Mapping[int, str], config
         missing: folds that were begun and have no scores, with the reason.
         config: what was trained.
         out: the folder.
+        left_out: ids of cases with labels and without an image.
 
     Raises:
         OutputError: a file could not be written.
     """
-    write_json(_to_json(folds, missing, config), out / "crossval.json")
-    write_text(_to_markdown(folds, missing, config), out / "crossval.md")
+    write_json(_to_json(folds, missing, config) | {"left_out": list(left_out)}, out / "crossval.json")
+    write_text(_to_markdown(folds, missing, config, left_out), out / "crossval.md")
 
 
 def seconds(record: Mapping[str, Any]) -> float:
@@ -107,8 +114,12 @@ def _summary(scores: CohortResult, records: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def _to_markdown(folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config) -> str:
+def _to_markdown(
+    folds: Sequence[FoldResult], missing: Mapping[int, str], config: Config, left_out: Sequence[str]
+) -> str:
     reasons = [f"- Fold {fold} has no scores: {reason}" for fold, reason in missing.items()]
+    if left_out:
+        reasons.append(f"- Left out, since they have labels and no image: {', '.join(left_out)}")
     if not folds:
         return "\n".join([f"# Cross validation of {config.name}: no fold has scores", "", *reasons]) + "\n"
     whole = together(folds)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def write_index(
 ) -> None:
     """Notes in ``index.json`` which files belong to these settings, beside what is noted there for others.
 
-    An index that is damaged or of another version starts anew.
+    An index that is damaged, of another version or of another dataset starts anew.
 
     Args:
         dataset: what the arrays were made from; training is told its name.
@@ -32,10 +33,10 @@ def write_index(
         prepared: the arrays.
         labelled: ids of all cases of ``dataset`` with labels; None looks there.
     """
-    try:
-        grids = open_cache(cache).grids if is_cache(cache) else {}
-    except InputError:
-        grids = {}
+    grids: dict[str, dict[str, dict[str, str]]] = {}
+    with suppress(InputError):
+        if is_cache(cache) and (known := open_cache(cache)).dataset == dataset.resolve():
+            grids = known.grids
     for grid, cases in prepared.items():
         stems = {p.case_id: p.image.name.removesuffix("-image.npy") for p in cases}
         grids.setdefault(grid, {})[settings_key(grid, config)] = stems

@@ -248,7 +248,7 @@ def _target(sample: Sample, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _validated(run: Run, state: State, epoch: int) -> dict[str, float]:
-    """Scores the network where it is due, and keeps it where it is the best so far."""
+    """Scores the network where it is due, and keeps it where it is the best so far, or where nothing is scored."""
     settings, scores = run.config.training[run.stage], dict[str, float]()
     last = epoch + 1 == settings.epochs
     if run.validate is not None and not last and (epoch + 1) % settings.validate_every:
@@ -261,11 +261,11 @@ def _validated(run: Run, state: State, epoch: int) -> dict[str, float]:
     if run.validate is not None:
         scores = run.validate(network)
     state.network.train()
-    score = scores["score"] if run.validate is not None else float(epoch)
-    if state.progress["best"] is None or score > state.progress["best"]:
-        state.progress["best"] = score
-        if run.world.first:
-            save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
+    best, state.progress["best"] = state.progress["best"], scores.get("score")
+    if best is not None and run.validate is not None and scores["score"] <= best:
+        state.progress["best"] = best
+    elif run.world.first:
+        save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
     return scores
 
 

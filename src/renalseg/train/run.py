@@ -100,6 +100,7 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
     train_ids, validation_ids = _split(request, data)
     chosen = _validation_cases(request, data, validation_ids)
     initial, began = initial_weights(request.stage, request.config, request.initial, request.out, request.cascade)
+    _check_beginning(request)
     resume = request.resume and not _killed_early(request)
     if resume != request.resume and world.first:
         log.warning("%s: no epoch of the stage %s was finished; it begins anew", request.out, request.stage)
@@ -112,13 +113,14 @@ def _plan(request: Request, world: World, device: str, hooks: Hooks) -> Run:
         as_users = choose_for_prediction(str(runtime.device), request.precision)
         others = _others(request, as_users)
         validate = make_validator(request.stage, chosen, request.config, as_users, others, world, hooks.on_example)
+    cases = _prepare(request, data, train_ids, Hooks())  # made by the first process: only looked up here
     return Run(
         stage=request.stage,
         config=request.config,
-        cases=_prepare(request, data, train_ids, Hooks()),  # made by the first process: only looked up here
+        cases=cases,
         out=request.out,
         runtime=runtime,
-        trained_on=_trained_on(request, data, train_ids) | began,
+        trained_on=_trained_on(request, data, cases) | began,
         resume=resume,
         workers=request.workers,
         world=world,
@@ -199,12 +201,33 @@ def _validation_cases(request: Request, data: _Data, ids: list[str]) -> list[Kit
     return [by_id[i] for i in ids]
 
 
-def _trained_on(request: Request, data: _Data, train_ids: list[str]) -> dict[str, Any]:
-    """What the manifest says about the data; its hash also guards against resuming on other cases."""
-    ids = hashlib.sha256("\n".join(train_ids).encode()).hexdigest()[:16]
-    seed = request.config.training[request.stage].seed
-    name = data.dataset.resolve().name
-    return {"dataset": name, "cases": len(train_ids), "fold": request.fold, "cases_sha256": ids, "seed": seed}
+def _trained_on(request: Request, data: _Data, cases: list[Prepared]) -> dict[str, Any]:
+    """What the manifest says about the data; its hashes also guard against resuming on other cases or arrays.
+
+    The name of an array's file holds the hash of the files that it was made from.
+    """
+    ids, arrays = (
+        hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        for names in ([c.case_id for c in cases], [c.image.name for c in cases])
+    )
+    return {
+        "dataset": data.dataset.resolve().name,
+        "cases": len(cases),
+        "fold": request.fold,
+        "cases_sha256": ids,
+        "arrays_sha256": arrays,
+        "seed": request.config.training[request.stage].seed,
+    }
+
+
+def _check_beginning(request: Request) -> None:
+    """Before anything is written: there is a run to resume where one is wanted, and none is written over."""
+    out, state = request.out, request.out / request.stage / "last.safetensors"
+    if request.resume and not state.exists() and not (out / "config.yaml").exists():
+        raise WeightsError(f"{state}: there is no run to resume; start it without --resume")
+    stands = open_weights(out).files if (out / "manifest.json").exists() else {}
+    if not request.resume and not state.exists() and request.stage in stands:
+        raise ConfigError(f"{out}: holds weights of the stage {request.stage} already; give another --out")
 
 
 def _check_out(request: Request) -> None:
