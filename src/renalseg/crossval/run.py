@@ -152,7 +152,7 @@ def _tell(
         done, missing = _finished(plan, data, held_out)
         if told is not None and told.keys() == done.keys():
             return done
-        _write(plan, data, done, missing | failed)
+        _write(plan, data, done, {**missing, **failed})
         told = done
 
 
