@@ -7,7 +7,8 @@ of ``--in-plane`` pixels in patches of 16 slices and by the recipe of ``tiny``, 
 nothing but the networks differs. Each gets as many epochs as fit its share of ``--minutes`` by the time of its own
 trial epochs. Test phantoms, from label maps of fold 0, go through both networks inside the true box, so that the coarse
 stage has no part in it. The costs are of both networks over one window of 48 slices at the preset's own size, as users
-run them on this machine. What is finished is not done again. DIR/presets-<y>x<x>/presets.md is the table.
+run them on this machine. What is finished is not done again. The table is
+DIR/presets-<y>x<x>-<minutes>-minutes/presets.md.
 """
 
 import argparse
@@ -101,16 +102,16 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["paper", "light", "fast"])
     a = parser.parse_args()
     size, rows = f"{a.in_plane[0]}x{a.in_plane[1]}", list[str]()
+    out = a.work / f"presets-{size}-{a.minutes:g}-minutes"
     cache = render_training(a.labels, a.work, configure(a.presets[0], tuple(a.in_plane)))
     test = render(a.labels, a.work, f"test-{a.tests}", a.tests, SEED + 2)
     for name in a.presets:
-        work = a.work / f"presets-{size}" / name
-        result, asked = work / "result.json", {"minutes": a.minutes, "tests": a.tests}
-        row = json.loads(result.read_text()) if result.exists() else {}
-        if row.get("asked") != asked:
-            row = train(configure(name, tuple(a.in_plane)), cache, work, a.minutes)
-            row |= score(test, work / "weights") | cost(name, choose_for_prediction())
-            write_json(row | {"asked": asked}, result)
+        work = out / name
+        result = work / f"result-{a.tests}.json"
+        if not result.exists():
+            trained = train(configure(name, tuple(a.in_plane)), cache, work, a.minutes)
+            write_json(trained | score(test, work / "weights") | cost(name, choose_for_prediction()), result)
+        row = json.loads(result.read_text())
         cells = [name, *(f"{row[column]:.3f}" for column in COLUMNS), f"{row['tflop']:.3f}", f"{row['seconds']:.2f}"]
         cells += [f"{row['epochs_kidney']} / {row['epochs_lesion']}", f"{row['minutes']:.1f}"]
         rows.append(f"| {' | '.join(cells)} |")
@@ -118,7 +119,7 @@ def main() -> None:
     head = ["networks of", *COLUMNS, "TFLOP a window", "s a window", "epochs", "minutes"]
     heading = f"{TRAIN} training and {a.tests} test phantoms, regions of {size}, {machine()}"
     lines = [heading, "", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows]
-    write_text("\n".join(lines) + "\n", a.work / f"presets-{size}" / "presets.md")
+    write_text("\n".join(lines) + "\n", out / "presets.md")
     print("\n".join(lines))
 
 

@@ -417,6 +417,23 @@ def test_predictions_of_another_precision_are_made_anew_where_their_fold_is_aske
     assert "Fold 1 has no scores: it is not finished" in (copy / "crossval.md").read_text()
 
 
+def test_scores_of_before_do_not_stand_for_a_fold_that_fails(copy, make_plan, monkeypatch):
+    """Records of another precision stay where they cannot be replaced."""
+    for case in HELD_OUT[0]:
+        record = json.loads((copy / "predictions" / f"{case}.json").read_text())
+        record["made_from"]["precision"] = "bf16"
+        write_json(record, copy / "predictions" / f"{case}.json")
+    cross_validate(make_plan(copy, folds=(1,)))
+
+    def refuse(path):
+        raise InputError(f"{path} is damaged")
+
+    monkeypatch.setattr(batch_run, "read_volume", refuse)
+    assert [f.fold for f in cross_validate(make_plan(copy, folds=(0,))).folds] == [1]
+    assert "Fold 0 has no scores: 2 of 2 cases could not be segmented" in (copy / "crossval.md").read_text()
+    assert rows(copy) == ["fold 1 (2)"]
+
+
 def test_cases_without_an_image_are_named(dataset, make_plan, tmp_path):
     other = shutil.copytree(dataset, tmp_path / "dataset")
     lost = HELD_OUT[1][0]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import threading
 import time
 from pathlib import Path
@@ -122,6 +123,11 @@ def test_inputs_named_after_equal_folders_get_the_folder_above(tmp_path):
     assert list_inputs(paths) == ({"one_case": paths[0], "two_case": paths[1]}, [])
 
 
+def test_an_input_named_after_its_folder_beside_one_of_that_name(tmp_path):
+    paths = [tmp_path / "d" / "ct1.nii.gz", tmp_path / "d" / "ct1" / "imaging.nii.gz"]
+    assert list_inputs(paths) == ({"d_ct1": paths[0], "ct1_ct1": paths[1]}, [])
+
+
 def test_results_do_not_mix_with_a_series(segmenter, tmp_path):
     series = tmp_path / "series"
     series.mkdir()
@@ -130,18 +136,39 @@ def test_results_do_not_mix_with_a_series(segmenter, tmp_path):
     assert list(series.iterdir()) == []
 
 
-@pytest.mark.parametrize("record", [False, True])
-def test_a_ct_of_the_name_of_a_result_is_not_replaced(record, ct, scan, segmenter, tmp_path, quick_picture):
+@pytest.mark.parametrize("record", [None, "{}", '{"made_from": {}}'])
+def test_a_ct_of_the_name_of_a_result_is_not_replaced(record, ct, scan, segmenter, tmp_path):
     """Another conversion of the same scan, say, that is no input of this run."""
     other = tmp_path / "out" / "scan.nii.gz"
     write_nifti(ct, other)
     before = other.read_bytes()
     if record:
-        (tmp_path / "out" / "scan.json").write_text("{}")
+        (tmp_path / "out" / "scan.json").write_text(record)
     (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
-    assert (outcome.error is None) == record
-    assert (other.read_bytes() == before) != record
-    assert record or "is no label map and would be replaced" in outcome.error
+    assert "is no label map and would be replaced" in outcome.error
+    assert other.read_bytes() == before
+
+
+def test_a_json_that_a_converter_wrote_is_not_replaced(scan, segmenter, tmp_path):
+    sidecar = tmp_path / "out" / "scan.json"
+    sidecar.parent.mkdir()
+    sidecar.write_text('{"Modality": "CT"}')
+    (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
+    assert "is no record of renalseg and would be replaced" in outcome.error
+    assert sidecar.read_text() == '{"Modality": "CT"}'
+
+
+def test_a_damaged_file_in_place_of_labels_is_replaced(scan, segmenter, tmp_path, quick_picture):
+    for start in (
+        b"",
+        b"\x1f\x8b",
+        struct.pack("<i", 348) + bytes(66) + struct.pack("<h", 999) + bytes(272) + b"n+1\0",
+    ):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "scan.json").unlink(missing_ok=True)
+        (tmp_path / "out" / "scan.nii.gz").write_bytes(start)
+        (outcome,) = segment_all({"scan": scan}, tmp_path / "out", segmenter)
+        assert outcome.error is None
 
 
 def test_labels_without_a_record_were_cut_short_and_are_replaced(scan, segmenter, tmp_path, quick_picture):
@@ -243,7 +270,7 @@ def test_a_case_that_lacks_a_file_is_segmented_again(suffix, segmented, tmp_path
     assert not segmented()
 
 
-@pytest.mark.parametrize(("suffix", "left"), [(".nii.gz", 0), (".nii.gz", 0.5), (".png", 0)])
+@pytest.mark.parametrize(("suffix", "left"), [(".nii.gz", 0), (".nii.gz", 0.5), (".png", 0), (".png", 0.5)])
 def test_a_case_whose_file_was_cut_off_is_segmented_again(suffix, left, segmented, tmp_path):
     path = tmp_path / "out" / f"scan{suffix}"
     path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
@@ -268,16 +295,12 @@ def test_no_old_record_stands_beside_new_labels(ct, segmenter, tmp_path, monkeyp
 
     def watched(source, target):
         replaced(source, target)
-        seen.append((Path(target).name, (tmp_path / "scan.json").exists()))
+        if not Path(target).name.startswith("."):  # the JSON's text goes to a temporary name of the temporary name
+            seen.append((Path(target).name, "volumes_ml" in json.loads((tmp_path / "scan.json").read_text())))
 
     monkeypatch.setattr("renalseg.io.files.os.replace", watched)
     write_result(result, ct, tmp_path / "scan")
-    # The JSON's text is written to a temporary name of the temporary name.
-    assert [(name, there) for name, there in seen if not name.startswith(".")] == [
-        ("scan.nii.gz", False),
-        ("scan.png", False),
-        ("scan.json", True),
-    ]
+    assert seen == [("scan.json", False), ("scan.nii.gz", False), ("scan.png", False), ("scan.json", True)]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_from": null, "kidney_found": true}'])
@@ -432,6 +455,7 @@ def test_a_fingerprint_changes_with_place_name_size_and_time(tmp_path):
         ("a.nhdr", "data file: ./data/with space.raw", "data/with space.raw"),
         ("a.mhd", "ElementDataFile = data/s%03d.raw 1 100 1", "data/s007.raw"),
         ("a.mhd", "ElementDataFile = LIST\ndata/one.raw\ndata/two.raw", "data/two.raw"),
+        ("a.nhdr", "data file: data/s%02d.raw 1 9 1", "data/s03.raw"),
     ],
 )
 def test_voxels_beside_a_header_count(header, line, voxels, tmp_path):
@@ -443,4 +467,16 @@ def test_voxels_beside_a_header_count(header, line, voxels, tmp_path):
     (tmp_path / "other.raw").write_bytes(b"0123")
     assert fingerprint(path) == first
     voxels.write_bytes(b"01234")
+    assert fingerprint(path) != first
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
+def test_a_header_that_names_nothing_does_not_count_its_folder(name, tmp_path):
+    """Voxels behind the header, a comment with a per cent sign, and words too long for a file name."""
+    path, long = tmp_path / name, "\u00fc" * 200
+    path.write_bytes(f"Comment = 50% of {long}\nElementDataFile = LOCAL\n".encode() + bytes(range(256)) * 9)
+    first = fingerprint(path)
+    (tmp_path / "result.png").write_bytes(b"picture")
+    assert fingerprint(path) == first
+    path.write_text(f"NRRD0004\ndata file: {long}\n")
     assert fingerprint(path) != first

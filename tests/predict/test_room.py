@@ -41,7 +41,7 @@ def test_smaller_windows_then_the_cpu(room, wanted, sentence):
     warnings = []
     assert fine_with_room("kidney", [torch.nn.Identity()], FINE, META, run, warnings) == "done"
     assert windows == wanted
-    assert len(warnings) == len(wanted) - 1
+    assert len(warnings) == (len(wanted) > 1)  # of what came of it, not of what was tried
     assert sentence is None or sentence in warnings[-1]
 
 

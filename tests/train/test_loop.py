@@ -173,6 +173,20 @@ def test_weights_without_their_run_are_not_overwritten(dataset, make_config, tmp
     run_training(request("kidney", dataset, out, config), QUIET)
 
 
+def test_a_run_killed_between_its_first_weights_and_its_state_begins_anew(dataset, make_config, tmp_path, monkeypatch):
+    config, out, save = make_config(epochs=1), tmp_path / "out", loop.save_state
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(request("coarse", dataset, out, config), QUIET)
+    assert (out / "coarse.safetensors").exists()
+    monkeypatch.setattr(loop, "save_state", save)
+    assert run_training(request("coarse", dataset, out, config), QUIET)["epoch"] == 1
+
+
 def test_a_run_is_not_resumed_on_other_arrays(write_dataset, make_config, tmp_path):
     data, out, config = write_dataset(tmp_path / "data", 2), tmp_path / "out", make_config(epochs=1)
     run_training(request("coarse", data, out, config), QUIET)

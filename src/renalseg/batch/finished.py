@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from renalseg import __version__
-from renalseg.batch.results import BYTES, Extras, targets
+from renalseg.batch.results import BYTES, MADE_FROM, Extras, targets
 from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti
 from renalseg.predict.segmenter import Segmenter
 from renalseg.report.measure.tables import read_measurements
-from renalseg.report.suffixes import LABELS, MEASUREMENTS
-
-MADE_FROM = "made_from"
-"""Where a record keeps what its results were made from."""
+from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PICTURE
 
 
 def made_from(path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
@@ -58,6 +55,15 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
     return record, measurements
 
 
+def is_foreign(record: Path) -> bool:
+    """Whether a JSON file of the name of a record is somebody else's, as converters of DICOM write one beside a CT."""
+    try:
+        data = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and bool(data) and not data.keys() & {MADE_FROM, "renalseg"}
+
+
 def _files(stem: Path, extras: Extras, record: dict[str, Any]) -> list[Path]:
     """All that a finished case left behind."""
     if not extras.dicom or not record["kidney_found"]:  # without a label there is nothing to make a SEG of
@@ -72,4 +78,6 @@ def _is_whole(file: Path, sizes: dict[str, int]) -> bool:
     size = file.stat().st_size
     if file.name.endswith(LABELS) and size != sizes[file.name]:
         read_nifti(file)
+    if file.name.endswith((PICTURE, DICOM_SEG, DICOM_SR)):
+        return size >= sizes[file.name]
     return size > 0

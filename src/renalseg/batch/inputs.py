@@ -1,7 +1,7 @@
 """From what a user names to cases: names that are told apart, and a sentence for each input that cannot be one."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,12 @@ def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]
             names[path] = case_name(path)
         except OSError as error:
             refused.append(Outcome(path.name, path, None, f"{path}: {error.strerror}; check the path."))
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    above = {path: f"{naming_path(path).parent.name}_{name}" for path, name in names.items()}
+    shared, alike = _repeated(names.values()), _repeated(above.values())
     found: dict[str, Path] = {}
     for path, name in names.items():
-        folder_first = f"{naming_path(path).parent.name}_{name}" if name in shared else name
+        folder = path.resolve().parent.name
+        folder_first = name if name not in shared else f"{folder}_{name}" if above[path] in alike else above[path]
         try:
             new = _cases_of(path, folder_first)
         except RenalsegError as error:
@@ -62,6 +64,10 @@ def list_inputs(inputs: Sequence[Path]) -> tuple[dict[str, Path], list[Outcome]]
             else:
                 found[case] = file
     return found, refused
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    return {name for name, count in Counter(names).items() if count > 1}
 
 
 def _cases_of(path: Path, name: str) -> Mapping[str, Path | None]:

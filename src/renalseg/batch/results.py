@@ -55,6 +55,9 @@ class Extras:
 
 NO_EXTRAS = Extras()
 
+MADE_FROM = "made_from"
+"""Where a record keeps what its results were made from."""
+
 BYTES = "bytes"
 """Where a record keeps the size of each file beside it."""
 
@@ -79,9 +82,9 @@ class Findings:
 def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None) -> dict[str, Any]:
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
-    All three, and what ``findings`` add, are written under temporary names first. Then the old record goes, the others
-    are renamed, and the new record last: whenever this is cut short, no record stands beside files that are not its
-    own. What an earlier run made of its own labels, and this one does not replace, is removed.
+    All three, and what ``findings`` add, are written under temporary names first. Then the old record is made empty,
+    the others are renamed, and the new record last: whenever this is cut short, no record stands beside files that are
+    not its own. What an earlier run made of its own labels, and this one does not replace, is removed.
 
     Raises:
         OutputError: one of them could not be written.
@@ -109,7 +112,8 @@ def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Finding
             record[BYTES] = {target.name: path.stat().st_size for target, path in zip(files[1:], paths, strict=True)}
             add_peak(record, "write", peak_host_mb())
             write_json(record, json_path)
-            files[0].unlink(missing_ok=True)
+            if files[0].exists():  # whatever happens from here on, the old record is not of these files
+                write_json({MADE_FROM: None}, files[0])
     except OutputError as error:
         if isinstance(error.__cause__, OSError):  # named by its temporary file so far
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from renalseg.batch.finished import MADE_FROM, finished, made_from
+from renalseg.batch.finished import finished, is_foreign, made_from
 from renalseg.batch.inputs import Outcome
 from renalseg.batch.overlap import overlapped
-from renalseg.batch.results import NO_EXTRAS, Extras, Findings, add_peak, targets, write_result
+from renalseg.batch.results import MADE_FROM, NO_EXTRAS, Extras, Findings, add_peak, targets, write_result
 from renalseg.core.errors import InputError, OutputError, RenalsegError, unforeseen
 from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import output_folder
@@ -151,7 +151,9 @@ class _Batch:
                 f"{self.out} is the series itself, whose files results would mix with; choose another output folder"
             )
         labels, record = (stem.with_name(stem.name + suffix) for suffix in (LABELS, RECORD))
-        if not record.exists() and labels.is_file() and not may_be_labels(labels):
+        if is_foreign(record):
+            raise OutputError(f"{record} is no record of renalseg and would be replaced; choose another output folder")
+        if labels.is_file() and not may_be_labels(labels):
             raise OutputError(
                 f"{labels} is no label map and would be replaced; move it or choose another output folder"
             )

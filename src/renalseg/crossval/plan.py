@@ -156,7 +156,9 @@ def _check_beginning(plan: Plan, fold: int, stage: Stage, began: str | None) -> 
     if stage != "lesion" or plan.config.training[stage].start_from == "random":
         return
     folder = plan.weights(fold)
-    if not is_finished(plan, fold, "kidney") or began != f"kidney {open_weights(folder).hashes['kidney'][:16]}":
+    kidney = open_weights(folder).manifest["stages"].get("kidney", {})
+    is_last = kidney.get("trained_on", {}).get("epoch") == plan.config.training["kidney"].epochs
+    if not is_last or began != f"kidney {kidney['sha256'][:16]}":
         raise WeightsError(
             f"{folder}: its lesion network began with another kidney network than that of the last epoch, one that "
             "held-out cases may have chosen; delete the folder to train this fold anew"

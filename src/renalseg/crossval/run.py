@@ -149,7 +149,8 @@ def _tell(
     """
     told: dict[int, FoldResult] | None = None
     while True:
-        done, missing = _finished(plan, data, held_out)
+        found, missing = _finished(plan, data, held_out)
+        done = {fold: result for fold, result in found.items() if fold not in failed}
         if told is not None and told.keys() == done.keys():
             return done
         _write(plan, data, done, {**missing, **failed})
@@ -261,13 +262,19 @@ def _unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precis
             noted = record["config_sha256"]
             same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
             same &= record["weights_sha256"] == weights.sha256 and precision in (None, record[MADE_FROM]["precision"])
-            same &= imaging is not None and record[MADE_FROM]["input_bytes"] == imaging.stat().st_size
+            same &= imaging is not None and _size_then(record, imaging) == imaging.stat().st_size
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = (out / f"{case}{suffix}" for suffix in (LABELS, PICTURE))
         return bool(same and all(f.is_file() for f in files))
 
     return [case for case in cases if not is_there(case)]
+
+
+def _size_then(record: Mapping[str, Any], imaging: Path) -> int:
+    """The size that an image had when its record was made; of records of versions that did not note it, today's."""
+    noted: int = record[MADE_FROM].get("input_bytes", imaging.stat().st_size)
+    return noted
 
 
 def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> FoldResult:

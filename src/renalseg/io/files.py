@@ -98,18 +98,18 @@ def fingerprint(path: Path, without: Path | None = None) -> str:
 
 
 def _voxel_files(header: Path) -> set[Path]:
-    """Files that a MetaImage or NRRD header names: by name, by path, or by a pattern, and then all that lie there."""
+    """Files that a MetaImage or NRRD header names: by name, by path, by a pattern, or in a list."""
     with header.open("rb") as stream:
         text = stream.read(HEADER_BYTES).decode("latin-1")
-    found = {f for f in header.parent.iterdir() if f.name in text}
-    for line in text.splitlines():
-        for words in (line.split(), re.split("[=:]", line, maxsplit=1)[1:]):
-            for word in (w.strip() for w in words):
-                named = header.parent / word
-                if "%" in word and named.parent.is_dir():
-                    found.update(named.parent.iterdir())
-                elif word and "\0" not in word and len(word) < 255 and named.is_file():
-                    found.add(named.resolve())
+    found, lines = {f for f in header.parent.iterdir() if f.name in text}, text.splitlines()
+    for number, line in enumerate(lines):
+        if told := re.match(r"(?:ElementDataFile\s*=|data ?file:)\s*(.+)", line, re.IGNORECASE):
+            names = lines[number + 1 :] if told[1].startswith("LIST") else [told[1]]
+            for name in (name.strip() for name in names):
+                with suppress(OSError, ValueError, NotImplementedError):  # voxels, not a name
+                    pattern, is_one = re.sub(r"%\d*d", "*", name.split()[0]), (header.parent / name).is_file()
+                    found |= {header.parent / name} if is_one else set(header.parent.glob(pattern))
+            break
     return found - {header}
 
 

@@ -63,7 +63,7 @@ def may_be_labels(path: Path) -> bool:
     try:
         with _open(path) as file:
             return int(_read_header(file, path).get_data_dtype().itemsize) == 1
-    except (RenalsegError, OSError, EOFError, zlib.error, HeaderDataError, WrapStructError):
+    except (RenalsegError, OSError, EOFError, ValueError, KeyError, zlib.error, HeaderDataError, WrapStructError):
         return True
 
 

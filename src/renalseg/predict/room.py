@@ -73,14 +73,19 @@ def fine_with_room(
     Raises:
         torch.OutOfMemoryError: on the CPU, there is no room for the smallest window either.
     """
-    small = fine
+    small, given_up = fine, list[str]()
     while (done := _attempt(partial(run, networks, small, runtime))) is None and small.window // 2 >= SMALLEST_WINDOW:
         runtime.free_device_memory()
         small = small.model_copy(update={"window": small.window // 2})
-        warnings.append(f"The device's memory ran out; the stage {stage} took windows of {small.window} slices.")
+        given_up.append(f"The device's memory ran out; the stage {stage} took windows of {small.window} slices.")
     if done is not None:
+        warnings += given_up
         return done[0]
-    return on_cpu(stage, networks, runtime, lambda moved, host: run(moved, fine, host), warnings)
+
+    def anew(moved: Sequence[torch.nn.Module], host: Runtime) -> T:
+        return fine_with_room(stage, moved, fine, host, run, warnings)
+
+    return on_cpu(stage, networks, runtime, anew, warnings)
 
 
 def or_on_cpu(what: str, device: torch.device, run: Callable[[torch.device], T], warnings: list[str]) -> T:

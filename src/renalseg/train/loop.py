@@ -134,7 +134,8 @@ def _start(run: Run) -> State:
     if run.resume:
         path = run.out / run.stage / "last.safetensors"
         load_state(path, state, run.config.sha256())
-        if state.progress["trained_on"] != run.trained_on:
+        known = {"arrays_sha256": run.trained_on.get("arrays_sha256")} | state.progress["trained_on"]  # it came later
+        if known != run.trained_on:
             raise WeightsError(
                 f"{path.parent}: this run has other cases or another beginning; resume with its own --data, --fold "
                 "and --initial"

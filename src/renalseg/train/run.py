@@ -221,12 +221,15 @@ def _trained_on(request: Request, data: _Data, cases: list[Prepared]) -> dict[st
 
 
 def _check_beginning(request: Request) -> None:
-    """Before anything is written: there is a run to resume where one is wanted, and none is written over."""
+    """Before anything is written: there is a run to resume where one is wanted, and no weights are written over.
+
+    The folder of a stage is there from the beginning of its run: weights beside it are that run's own.
+    """
     out, state = request.out, request.out / request.stage / "last.safetensors"
     if request.resume and not state.exists() and not (out / "config.yaml").exists():
         raise WeightsError(f"{state}: there is no run to resume; start it without --resume")
     stands = open_weights(out).files if (out / "manifest.json").exists() else {}
-    if not request.resume and not state.exists() and request.stage in stands:
+    if not request.resume and not state.parent.is_dir() and request.stage in stands:
         raise ConfigError(f"{out}: holds weights of the stage {request.stage} already; give another --out")
 
 
@@ -242,6 +245,7 @@ def _check_out(request: Request) -> None:
         raise WeightsError(
             f"{out}: holds weights of another configuration; train with its config.yaml or to another --out"
         )
+    check_writable(out / request.stage)
     keep_config(out, request.config)  # before the first state, whose hash it explains to later versions
     if request.resume and weights and request.stage in weights.files and not weights.is_whole(request.stage):
         _save_last(request)  # killed between writing the weights and their manifest
