@@ -190,6 +190,17 @@ def test_one_case_writes_three_files(ct, scan, segmenter, tmp_path):
     assert written.array.any()
 
 
+def test_writing_in_a_batch_does_not_lose_the_peak_of_what_is_computed_meanwhile(
+    scan, segmenter, tmp_path, monkeypatch, quick_picture
+):
+    resets = []
+    monkeypatch.setattr(results, "reset_host_peak", lambda: resets.append(1))
+    list(segment_all({"scan": scan}, tmp_path / "a", segmenter))
+    assert resets == []
+    segment_file("scan", scan, tmp_path / "b", segmenter)
+    assert resets == [1]
+
+
 def test_all_or_none_when_the_picture_fails(ct, segmenter, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "overlay", no_picture)
     with pytest.raises(OutputError, match="the disk is full"):

@@ -79,18 +79,28 @@ class Findings:
     extras: Extras
 
 
-def write_result(result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None) -> dict[str, Any]:
+def write_result(
+    result: Segmentation, ct: Volume, stem: Path, findings: Findings | None = None, alone: bool = True
+) -> dict[str, Any]:
     """Writes STEM.nii.gz, STEM.png and STEM.json, all or none; returns the record with the time that writing took.
 
     All three, and what ``findings`` add, are written under temporary names first. Then the old record is made empty,
     the others are renamed, and the new record last: whenever this is cut short, no record stands beside files that are
     not its own. What an earlier run made of its own labels, and this one does not replace, is removed.
 
+    Args:
+        result: labels and record.
+        ct: the image, for the picture and the page.
+        stem: folder and name of the files, without suffix.
+        findings: what the extras are made of.
+        alone: whether nothing else is computed meanwhile, whose peak of memory a new measurement would lose.
+
     Raises:
         OutputError: one of them could not be written.
     """
     started = time.perf_counter()
-    reset_host_peak()
+    if alone:
+        reset_host_peak()
     record = result.record
     extras = NO_EXTRAS if findings is None else findings.extras
     dicom = _dicom_targets(stem, extras, result)

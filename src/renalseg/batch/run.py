@@ -66,7 +66,7 @@ def segment_file(name: str, path: Path, out: Path, segmenter: Segmenter) -> dict
     Raises:
         InputError: the file cannot be used. OutputError: a result could not be written; none of them then is.
     """
-    batch = _Batch(out, segmenter)
+    batch = _Batch(out, segmenter, alone=True)
     reset_host_peak()
     record = batch.store(batch.compute(batch.read(_Case(name, path)))).record
     assert record is not None
@@ -122,6 +122,7 @@ class _Batch:
         extras: what is written beside labels, record and picture.
         sources: all inputs, which no result may replace.
         again: segment finished cases too.
+        alone: whether no other case is computed meanwhile.
     """
 
     out: Path
@@ -129,6 +130,7 @@ class _Batch:
     extras: Extras = NO_EXTRAS
     sources: frozenset[Path] = frozenset()
     again: bool = False
+    alone: bool = False
 
     def load(self, case: _Case) -> _Loaded | Outcome:
         """The case, read; or its outcome where it is finished."""
@@ -197,7 +199,7 @@ class _Batch:
             measured, sketches = assess(replace(result.labels, name=case.name), case.ct, sketches=self.extras.page)
             findings = Findings(measured, sketches, case.path, self.extras)
             result.record["timings_s"]["measure"] = round(time.perf_counter() - started, 4)
-        record = write_result(result, case.ct, self.out / case.name, findings)
+        record = write_result(result, case.ct, self.out / case.name, findings, self.alone)
         return Outcome(case.name, case.path, record, None, None if findings is None else findings.measurements)
 
 
