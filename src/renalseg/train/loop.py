@@ -134,8 +134,9 @@ def _start(run: Run) -> State:
     if run.resume:
         path = run.out / run.stage / "last.safetensors"
         load_state(path, state, run.config.sha256())
-        known = {"arrays_sha256": run.trained_on.get("arrays_sha256")} | state.progress["trained_on"]  # it came later
-        if known != run.trained_on:
+        known = state.progress["trained_on"]
+        noted = {key: run.trained_on[key] for key in run.trained_on if key in known or key != "arrays_sha256"}
+        if known != noted:  # versions before did not note the arrays
             raise WeightsError(
                 f"{path.parent}: this run has other cases or another beginning; resume with its own --data, --fold "
                 "and --initial"
