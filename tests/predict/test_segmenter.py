@@ -90,3 +90,12 @@ def test_what_cannot_be_loaded(small_config, small_weights, tmp_path):
     save_stage(tmp_path, small_config, "coarse", build(small_config.network("coarse")), {})
     with pytest.raises(WeightsError, match="there are no weights of the stage kidney"):
         Segmenter(tmp_path, "cpu")
+
+
+def test_a_device_without_room_for_the_networks_is_said_in_one_sentence(small_weights, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("renalseg.model.runtime.Runtime.predictor", full)
+    with pytest.raises(ConfigError, match="the device 'cpu' has no memory left for the networks"):
+        Segmenter(small_weights, "cpu", "fp32")
