@@ -124,12 +124,13 @@ def main() -> None:
     known = json.loads(a.out.read_text()) if a.out.exists() else {}
     rows = known.setdefault(f"{open_weights(a.weights).sha256} {a.device} {a.dataset.resolve()}", {})
     slow, fast = reference(a.weights), paths(a.weights, a.device)
-    for case in list_cases(a.dataset)[: a.cases]:
+    cases = list_cases(a.dataset)[: a.cases]
+    for case in cases:
         if case.case_id not in rows:
             rows[case.case_id] = compare(case, slow, fast)
             write_json(known, a.out)
             print(case.case_id, rows[case.case_id], flush=True)
-    asked = {case.case_id: rows[case.case_id] for case in list_cases(a.dataset)[: a.cases]}
+    asked = {case.case_id: rows[case.case_id] for case in cases}
     print(f"{platform.machine()}, weights {a.weights}\n\n{table(asked)}")
 
 

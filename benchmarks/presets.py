@@ -15,7 +15,6 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ def configure(name: str, in_plane: tuple[int, int]) -> Config:
     return same.model_copy(update={"name": f"{name} on {in_plane[0]} x {in_plane[1]}", "fine": fine})
 
 
-def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, Any]:
+def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, float]:
     """Trains what is not trained yet; epochs and minutes by stage."""
     lesion = minutes / (1 + KIDNEY_SHARE)
     epochs = epochs_that_fit(config, cache, work, {"kidney": minutes - lesion, "lesion": lesion})

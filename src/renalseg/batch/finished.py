@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from renalseg import __version__
-from renalseg.batch.results import BYTES, MADE_FROM, Extras, targets
+from renalseg.batch.results import BYTES, MADE_FROM, Extras, all_targets, targets
 from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti
@@ -47,7 +47,8 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
         record: dict[str, Any] = json.loads(targets(stem)[0].read_text(encoding="utf-8"))
         found = record[MADE_FROM]
         same = {**found, "extras": None} == {**source, "extras": None} and set(extras.kinds) <= set(found["extras"])
-        if not same or not all(_is_whole(file, record[BYTES]) for file in _files(stem, extras, record)):
+        files = all_targets(stem, extras, record["kidney_found"])
+        if not same or not all(_is_whole(file, record[BYTES]) for file in files):
             return None
         measurements = read_measurements(stem.with_name(stem.name + MEASUREMENTS)) if extras.any else None
     except (InputError, OSError, ValueError, KeyError, TypeError):
@@ -62,15 +63,6 @@ def is_foreign(record: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and bool(data) and not data.keys() & {MADE_FROM, "renalseg"}
-
-
-def _files(stem: Path, extras: Extras, record: dict[str, Any]) -> list[Path]:
-    """All that a finished case left behind."""
-    if not extras.dicom or not record["kidney_found"]:  # without a label there is nothing to make a SEG of
-        return targets(stem, extras)
-    from renalseg.report.dicom import dicom_files
-
-    return [*targets(stem, extras), *dicom_files(stem, sr=extras.sr)]
 
 
 def _is_whole(file: Path, sizes: dict[str, int]) -> bool:

@@ -69,6 +69,15 @@ def targets(stem: Path, extras: Extras = NO_EXTRAS) -> list[Path]:
     return [stem.with_name(stem.name + suffix) for suffix in suffixes]
 
 
+def all_targets(stem: Path, extras: Extras, has_labels: bool) -> list[Path]:
+    """``targets`` and the DICOM files of a case; without a label there is nothing to make a SEG of."""
+    if not extras.dicom or not has_labels:
+        return targets(stem, extras)
+    from renalseg.report.dicom import dicom_files
+
+    return [*targets(stem, extras), *dicom_files(stem, sr=extras.sr)]
+
+
 @dataclass(frozen=True)
 class Findings:
     """What the ``extras`` of a case are made of: measurements, sketches by lesion id, and where the CT lies."""
@@ -103,8 +112,10 @@ def write_result(
         reset_host_peak()
     record = result.record
     extras = NO_EXTRAS if findings is None else findings.extras
-    dicom = _dicom_targets(stem, extras, result)
-    files = [*targets(stem, extras), *dicom]
+    has_labels = bool(result.labels.array.any())
+    if extras.dicom and not has_labels:
+        record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
+    files = all_targets(stem, extras, has_labels)
     for target in files:
         if target.is_dir():
             raise output_error(target, IsADirectoryError(errno.EISDIR, "is a folder"))
@@ -129,18 +140,6 @@ def write_result(
             raise output_error(stem.with_name(stem.name + ".*"), error.__cause__) from error
         raise
     return record
-
-
-def _dicom_targets(stem: Path, extras: Extras, result: Segmentation) -> list[Path]:
-    """The DICOM files of a case, none where there is no label: a SEG needs a segment."""
-    if not extras.dicom:
-        return []
-    if not result.labels.array.any():
-        result.record["warnings"].append("No DICOM SEG or SR was written: there is no label to tell of.")
-        return []
-    from renalseg.report.dicom import dicom_files
-
-    return list(dicom_files(stem, sr=extras.sr))
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from renalseg.io.read import read_volume
 from renalseg.model.runtime import peak_host_mb, reset_host_peak
 from renalseg.predict.room import lacks_memory
 from renalseg.predict.segmenter import Segmenter
-from renalseg.report.suffixes import LABELS, RECORD
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +151,7 @@ class _Batch:
             raise OutputError(
                 f"{self.out} is the series itself, whose files results would mix with; choose another output folder"
             )
-        labels, record = (stem.with_name(stem.name + suffix) for suffix in (LABELS, RECORD))
+        record, _, labels = targets(stem)
         if is_foreign(record):
             raise OutputError(f"{record} is no record of renalseg and would be replaced; choose another output folder")
         if labels.is_file() and not may_be_labels(labels):

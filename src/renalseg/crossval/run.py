@@ -1,6 +1,5 @@
 """The work of a cross validation, piece by piece; what is finished is left alone."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -75,8 +74,7 @@ def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
     if world.size > (batch := min(plan.config.training[stage].batch for stage in STAGES)):
         raise ConfigError(f"{world.size} processes cannot share a batch of {batch}; start at most {batch}")
     left = _first(world, lambda: _begin(plan, data, reports))
-    if world.first:
-        _note_left_out(data, reports)
+    _note_left_out(data, reports)
     source = _first(world, lambda: _source(plan, data, reports)) if any(left.values()) else plan.data
     failed, missing, done = dict[str, str](), dict[int, str](), dict[int, FoldResult]()
     for fold in plan.folds:
@@ -87,8 +85,8 @@ def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
         failed |= problems
         if problems:
             missing[fold] = f"{len(problems)} of {len(cases)} cases could not be segmented: {', '.join(problems)}"
-        else:
-            _first(world, functools.partial(_evaluate, plan, data, fold, cases, reports))
+        elif world.first:
+            _evaluate(plan, data, fold, cases, reports)
         done = _first(world, lambda: _tell(plan, data, held_out, missing))
     return CrossValidation([done[fold] for fold in sorted(done)], failed)
 
@@ -262,7 +260,8 @@ def _unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precis
             noted = record["config_sha256"]
             same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
             same &= record["weights_sha256"] == weights.sha256 and precision in (None, record[MADE_FROM]["precision"])
-            same &= imaging is not None and _size_then(record, imaging) == imaging.stat().st_size
+            size = None if imaging is None else imaging.stat().st_size
+            same &= record[MADE_FROM].get("input_bytes", size) == size  # versions before did not note it
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = (out / f"{case}{suffix}" for suffix in (LABELS, PICTURE))
@@ -271,28 +270,20 @@ def _unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precis
     return [case for case in cases if not is_there(case)]
 
 
-def _size_then(record: Mapping[str, Any], imaging: Path) -> int:
-    """The size that an image had when its record was made; of records of versions that did not note it, today's."""
-    noted: int = record[MADE_FROM].get("input_bytes", imaging.stat().st_size)
-    return noted
-
-
-def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> FoldResult:
+def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> None:
     """Scores a fold, unless these very predictions were scored before."""
     predictions, out = plan.out / "predictions", plan.out / "evaluation" / f"fold_{fold}"
-    records, key = _records(plan, data, cases)
-    known = _scored(out, key)
-    if known is not None:
+    _, key = _records(plan, data, cases)
+    if _scored(out, key) is not None:
         reports.say(f"fold {fold}: scored already")
-        return FoldResult(fold, known, records)
+        return
 
     def on_case(_: str, done: int, total: int) -> None:
         reports.on_progress(f"fold {fold}: evaluating", done, total)
 
     workers = max(1, plan.workers)
-    scores = evaluate(predictions, data.dataset, out, cases=cases, workers=workers, on_case=on_case)
+    evaluate(predictions, data.dataset, out, cases=cases, workers=workers, on_case=on_case)
     write_json({"scored_sha256": key}, out / "scored.json")
-    return FoldResult(fold, scores, records)
 
 
 def _records(plan: Plan, data: Data, cases: Sequence[str]) -> tuple[dict[str, Mapping[str, Any]], str]:

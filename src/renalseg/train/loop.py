@@ -263,11 +263,11 @@ def _validated(run: Run, state: State, epoch: int) -> dict[str, float]:
     if run.validate is not None:
         scores = run.validate(network)
     state.network.train()
-    best, state.progress["best"] = state.progress["best"], scores.get("score")
-    if best is not None and run.validate is not None and scores["score"] <= best:
-        state.progress["best"] = best
-    elif run.world.first:
-        save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
+    best, score = state.progress["best"], scores.get("score")
+    if best is None or score is None or score > best:
+        state.progress["best"] = score
+        if run.world.first:
+            save_stage(run.out, run.config, run.stage, network, run.trained_on | {"epoch": epoch + 1})
     return scores
 
 
