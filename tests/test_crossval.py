@@ -591,7 +591,7 @@ def test_a_fold_that_another_machine_finishes_meanwhile_is_in_the_table(copy, ma
 
     other = copy / "evaluation" / "fold_1" / "scored.json"
     scored, write = other.read_text(), work._write
-    for moment in ("_evaluate", "_write"):
+    for moment in ("score", "_write"):
         other.unlink()
         step = getattr(work, moment)
 

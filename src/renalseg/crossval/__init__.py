@@ -13,7 +13,7 @@ The weights are those of the last epoch: no case that they are scored on chose t
 and what is finished is left alone, so an interrupted run, started again, goes on.
 """
 
-from renalseg.crossval.plan import Plan
-from renalseg.crossval.run import CrossValidation, Reports, cross_validate
+from renalseg.crossval.plan import Plan, Reports
+from renalseg.crossval.run import CrossValidation, cross_validate
 
 __all__ = ["CrossValidation", "Plan", "Reports", "cross_validate"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,20 @@ class Plan:
     def weights(self, fold: int) -> Path:
         """The weights folder of a fold."""
         return self.out / f"fold_{fold}"
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Where a cross validation tells how far it is."""
+
+    say: Callable[[str], None] = lambda sentence: None
+    """Sentences: what begins, and what is skipped because it is done."""
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    """Progress within one piece of work: its name, done, total."""
+
+
+SILENT = Reports()
+"""Tells nobody."""
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,24 @@
 """The work of a cross validation, piece by piece; what is finished is left alone."""
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from renalseg.batch import MADE_FROM, segment_all
-from renalseg.config import STAGES, Stage, sha256_today
+from renalseg.config import STAGES, Stage
 from renalseg.core.errors import ConfigError, RenalsegError
-from renalseg.crossval.plan import ALL_FOLDS, Data, Plan, begin, is_finished, open_data
-from renalseg.evaluate.cohort import evaluate
-from renalseg.evaluate.metrics import CaseMetrics
+from renalseg.crossval.held_out import predict, records_of, score, scores_in, unpredicted
+from renalseg.crossval.plan import ALL_FOLDS, SILENT, Data, Plan, Reports, begin, is_finished, open_data
 from renalseg.evaluate.tables import CohortResult, write_tables
-from renalseg.io.files import atomic_path, write_json
+from renalseg.io.files import atomic_path
 from renalseg.io.kits import read_case, read_labels
-from renalseg.model.checkpoint import open_weights
-from renalseg.model.runtime import choose_for_prediction
-from renalseg.predict.segmenter import Segmenter
 from renalseg.report.crossval_tables import FoldResult, picture, together, write_report
 from renalseg.report.example import example_png
 from renalseg.report.run_report import RunReport
-from renalseg.report.suffixes import LABELS, PICTURE
+from renalseg.report.suffixes import LABELS
 from renalseg.train.cache import GRIDS, prepare
 from renalseg.train.index import is_cache, write_index
 from renalseg.train.parallel import World, join
 from renalseg.train.run import Hooks, Request, run_training
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Reports:
-    """Where a cross validation tells how far it is."""
-
-    say: Callable[[str], None] = lambda sentence: None
-    """Sentences: what begins, and what is skipped because it is done."""
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None
-    """Progress within one piece of work: its name, done, total."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +29,7 @@ class CrossValidation:
     failed: dict[str, str]
 
 
-def cross_validate(plan: Plan, reports: Reports = Reports()) -> CrossValidation:
+def cross_validate(plan: Plan, reports: Reports = SILENT) -> CrossValidation:
     """Does whatever is left to do of ``plan``.
 
     A fold's weights are those of the last epoch, chosen by none of the cases that they are scored on; validation only
@@ -64,7 +44,7 @@ def cross_validate(plan: Plan, reports: Reports = Reports()) -> CrossValidation:
         OutputError: something could not be written.
     """
     with join(plan.device) as (world, device):
-        return _work(replace(plan, device=device), world, reports if world.first else Reports())
+        return _work(replace(plan, device=device), world, reports if world.first else SILENT)
 
 
 def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
@@ -73,21 +53,21 @@ def _work(plan: Plan, world: World, reports: Reports) -> CrossValidation:
     held_out = {fold: data.held_out(fold) for fold in sorted({*ALL_FOLDS, *plan.folds})}
     if world.size > (batch := min(plan.config.training[stage].batch for stage in STAGES)):
         raise ConfigError(f"{world.size} processes cannot share a batch of {batch}; start at most {batch}")
-    left = _first(world, lambda: _begin(plan, data, reports))
+    left = world.from_first(lambda: _begin(plan, data, reports))
     _note_left_out(data, reports)
-    source = _first(world, lambda: _source(plan, data, reports)) if any(left.values()) else plan.data
+    source = world.from_first(lambda: _source(plan, data, reports)) if any(left.values()) else plan.data
     failed, missing, done = dict[str, str](), dict[int, str](), dict[int, FoldResult]()
     for fold in plan.folds:
         for stage in left[fold]:
             _train(plan, fold, stage, source, reports, world)
         cases = held_out[fold]
-        problems = _predict(plan, data, fold, cases, reports, world)
+        problems = predict(plan, data, fold, cases, reports, world)
         failed |= problems
         if problems:
             missing[fold] = f"{len(problems)} of {len(cases)} cases could not be segmented: {', '.join(problems)}"
         elif world.first:
-            _evaluate(plan, data, fold, cases, reports)
-        done = _first(world, lambda: _tell(plan, data, held_out, missing))
+            score(plan, data, fold, cases, reports)
+        done = world.from_first(lambda: _tell(plan, data, held_out, missing))
     return CrossValidation([done[fold] for fold in sorted(done)], failed)
 
 
@@ -95,12 +75,6 @@ def _note_left_out(data: Data, reports: Reports) -> None:
     if data.left_out:
         listed = ", ".join(data.left_out[:10]) + (", ..." if len(data.left_out) > 10 else "")
         reports.say(f"{len(data.left_out)} cases with labels have no image and are left out: {listed}")
-
-
-def _first(world: World, make: Callable[[], T]) -> T:
-    """What ``make`` returns in the first process, in all of them."""
-    found: T = world.gather(make() if world.first else None)[0]
-    return found
 
 
 def _begin(plan: Plan, data: Data, reports: Reports) -> dict[int, list[Stage]]:
@@ -127,9 +101,9 @@ def _finished(
         except RenalsegError as error:
             missing[fold] = str(error)
             continue
-        if trained and not _unpredicted(plan, data, fold, cases):
-            records, key = _records(plan, data, cases)
-            if (known := _scored(plan.out / "evaluation" / f"fold_{fold}", key)) is not None:
+        if trained and not unpredicted(plan, data, fold, cases):
+            records, key = records_of(plan, data, cases)
+            if (known := scores_in(plan.out / "evaluation" / f"fold_{fold}", key)) is not None:
                 done[fold] = FoldResult(fold, known, records)
                 del missing[fold]
     return done, missing
@@ -223,88 +197,3 @@ def _train(plan: Plan, fold: int, stage: Stage, source: Path, reports: Reports, 
 
     with RunReport(out, stage, plan.config, fold) as report:
         run_training(request, Hooks(on_case, on_step, report.update, report.add_example), world)
-
-
-def _predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports, world: World) -> dict[str, str]:
-    """Segments the held-out cases that these weights have not segmented yet; returns those that failed, and why."""
-    precision = choose_for_prediction(plan.device, plan.precision).precision
-    todo = _first(world, lambda: _unpredicted(plan, data, fold, cases, precision))
-    if len(todo) < len(cases):
-        reports.say(f"fold {fold}: {len(cases) - len(todo)} of {len(cases)} held-out cases are segmented already")
-    files = {case: imaging for case in todo[world.rank :: world.size] if (imaging := data.cases[case].imaging)}
-    failed = {}
-    if files:
-        segmenter = Segmenter(plan.weights(fold), plan.device, plan.precision)
-        for done, outcome in enumerate(segment_all(files, plan.out / "predictions", segmenter), 1):
-            if outcome.error is not None:
-                failed[outcome.name] = outcome.error
-            reports.on_progress(f"fold {fold}: segmenting", done, len(files))
-    every = {case: reason for part in world.gather(failed) for case, reason in part.items()}
-    return {case: every[case] for case in cases if case in every}
-
-
-def _unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precision: str | None = None) -> list[str]:
-    """The cases whose files are not there, or came from other weights than the fold's or another image.
-
-    An image is told by its size, so that a dataset that was moved, or lies elsewhere on another machine, is the same.
-
-    Args:
-        precision: that the cases must have been segmented in; None where any will do.
-    """
-    weights, out, today = open_weights(plan.weights(fold)), plan.out / "predictions", plan.config.sha256()
-
-    def is_there(case: str) -> bool:
-        imaging = data.cases[case].imaging
-        try:
-            record = json.loads((out / f"{case}.json").read_text())
-            noted = record["config_sha256"]
-            same = noted == today or sha256_today(noted, weights.path / "config.yaml") == today
-            same &= record["weights_sha256"] == weights.sha256 and precision in (None, record[MADE_FROM]["precision"])
-            size = None if imaging is None else imaging.stat().st_size
-            same &= record[MADE_FROM].get("input_bytes", size) == size  # versions before did not note it
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        files = (out / f"{case}{suffix}" for suffix in (LABELS, PICTURE))
-        return bool(same and all(f.is_file() for f in files))
-
-    return [case for case in cases if not is_there(case)]
-
-
-def _evaluate(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> None:
-    """Scores a fold, unless these very predictions were scored before."""
-    predictions, out = plan.out / "predictions", plan.out / "evaluation" / f"fold_{fold}"
-    _, key = _records(plan, data, cases)
-    if _scored(out, key) is not None:
-        reports.say(f"fold {fold}: scored already")
-        return
-
-    def on_case(_: str, done: int, total: int) -> None:
-        reports.on_progress(f"fold {fold}: evaluating", done, total)
-
-    workers = max(1, plan.workers)
-    evaluate(predictions, data.dataset, out, cases=cases, workers=workers, on_case=on_case)
-    write_json({"scored_sha256": key}, out / "scored.json")
-
-
-def _records(plan: Plan, data: Data, cases: Sequence[str]) -> tuple[dict[str, Mapping[str, Any]], str]:
-    """The records of the cases' predictions, and one hash of them and of the true label maps."""
-    texts = {case: (plan.out / "predictions" / f"{case}.json").read_text() for case in cases}
-    key = hashlib.sha256(json.dumps([texts, _stats(data, cases)]).encode()).hexdigest()
-    return {case: json.loads(text) for case, text in texts.items()}, key
-
-
-def _stats(data: Data, cases: Sequence[str]) -> list[tuple[int, int]]:
-    """Size and time of the true label maps, which tell when one was replaced."""
-    stats = [path.stat() for case in cases if (path := data.cases[case].segmentation) is not None]
-    return [(s.st_size, s.st_mtime_ns) for s in stats]
-
-
-def _scored(out: Path, key: str) -> CohortResult | None:
-    """The scores in ``out``, where they are those of ``key``."""
-    try:
-        if json.loads((out / "scored.json").read_text())["scored_sha256"] != key:
-            return None
-        cases = json.loads((out / "metrics.json").read_text())["cases"]
-        return CohortResult(tuple(CaseMetrics(c["case_id"], c["dice"], c["surface_dice"]) for c in cases))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -9,14 +9,16 @@ sends a few dozen MB.
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=3)
 """A process may wait this long for the others, who prepare data or validate."""
@@ -41,6 +43,11 @@ class World:
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns in the first process, where alone it is called."""
+        found: T = self.gather(make() if self.first else None)[0]
+        return found
 
     def wait(self) -> None:
         """Returns once every process has come here."""
