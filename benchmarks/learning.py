@@ -43,7 +43,7 @@ from renalseg.train.validate import make_validator
 TRAIN, TEST, SEED = 24, 6, 20261125
 PHASES = ("nephrographic",)
 """The phase in which radiologists look for renal masses: cortex and medulla have the same attenuation."""
-SHARES: dict[Stage, float] = {"coarse": 0.08, "kidney": 0.17, "lesion": 0.75}
+SHARES: dict[Stage, float] = {"coarse": 0.07, "kidney": 0.31, "lesion": 0.62}
 """Of the minutes, for each stage."""
 TRIAL_EPOCHS = 3
 WALL = "wall_seconds.json"
