@@ -45,7 +45,7 @@ def write_ct(path: Path, hu: np.ndarray | None = None) -> Path:
 @pytest.fixture
 def quick_pictures(monkeypatch):
     """Writes a few bytes for the picture, whose drawing takes most of a small case's time."""
-    monkeypatch.setattr("renalseg.batch.results.overlay", lambda ct, labels, path, **_: path.write_bytes(b"picture"))
+    monkeypatch.setattr("renalseg.report.figures.overlay", lambda ct, labels, path, **_: path.write_bytes(b"picture"))
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_all_inputs_bad(segment, tmp_path):
 
 @pytest.mark.parametrize(
     "where",
-    ["renalseg.batch.results.overlay", "renalseg.batch.results.write_json", "renalseg.batch.results.write_nifti"],
+    ["renalseg.report.figures.overlay", "renalseg.batch.results.write_json", "renalseg.batch.results.write_nifti"],
 )
 def test_an_interrupt_leaves_no_partial_file(where, segment, quick_pictures, tmp_path, monkeypatch):
     def interrupt(*_, **__):
@@ -572,13 +572,13 @@ def test_the_help_names_every_preset(command, run):
 SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, a shell turned it off
-from renalseg.batch import results
-draw = results.overlay
+from renalseg.report import figures
+draw = figures.overlay
 def slow(*arguments, **more):
     print("drawing", flush=True)
     time.sleep(1)
     draw(*arguments, **more)
-results.overlay = slow
+figures.overlay = slow
 from renalseg.cli import main
 sys.argv[0] = "renalseg"
 main()

@@ -18,7 +18,6 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from renalseg.batch import results
 from renalseg.batch import run as batch_run
 from renalseg.cli import main
 from renalseg.config import STAGES, Preparation
@@ -30,6 +29,7 @@ from renalseg.io.kits import fold_split, read_labels
 from renalseg.io.nifti import write_nifti
 from renalseg.io.read import read_volume
 from renalseg.model.checkpoint import open_weights
+from renalseg.report import figures
 from renalseg.train.cache import GRIDS, prepare
 from renalseg.train.index import write_index
 from renalseg.train.parallel import World
@@ -70,7 +70,7 @@ def compare(ct, predicted, truth):
 
 @pytest.fixture(autouse=True)
 def quick_pictures(monkeypatch):
-    monkeypatch.setattr(results, "overlay", draw)
+    monkeypatch.setattr(figures, "overlay", draw)
     monkeypatch.setattr("renalseg.crossval.run.example_png", compare)
     monkeypatch.setattr("renalseg.report.training_page.example_png", lambda *_: b"")
     monkeypatch.setattr("renalseg.report.training_page.description", lambda _: "a case")
@@ -97,7 +97,7 @@ def finished(make_plan, tmp_path_factory):
     """A run of two folds that is done; not to be changed."""
     out = tmp_path_factory.mktemp("crossval") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "overlay", draw)
+        patch.setattr(figures, "overlay", draw)
         patch.setattr("renalseg.crossval.run.example_png", compare)
         said, progress = [], []
         result = cross_validate(make_plan(out), Reports(said.append, lambda *step: progress.append(step)))
@@ -251,12 +251,12 @@ def test_interrupted_among_the_predictions_it_goes_on_there(copy, make_plan, mon
             raise KeyboardInterrupt
         draw(*arguments, **more)
 
-    monkeypatch.setattr(results, "overlay", interrupt)
+    monkeypatch.setattr(figures, "overlay", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cross_validate(make_plan(copy))
     first, second = HELD_OUT[0]
     assert {p.name.split(".")[0] for p in (copy / "predictions").iterdir()} == {first}
-    monkeypatch.setattr(results, "overlay", draw)
+    monkeypatch.setattr(figures, "overlay", draw)
     before, said = times(copy, f"predictions/{first}"), []
     cross_validate(make_plan(copy), Reports(said.append))
     assert times(copy, f"predictions/{first}") == before
@@ -280,8 +280,8 @@ def test_interrupted_in_training_it_goes_on_there(make_plan, tmp_path):
 KILLED = """
 import os, signal, sys
 import numpy as np
-from renalseg.batch import results
 from renalseg.cli import main
+from renalseg.report import figures
 from renalseg.train import loop
 
 place, count = sys.argv.pop(1), 0
@@ -310,7 +310,7 @@ if __name__ == "__main__":
     elif place == "training":
         loop._step = step
     else:
-        results.overlay = kill
+        figures.overlay = kill
     main()
 """
 """A program that does as ``renalseg`` and kills itself at the place of its first argument."""

@@ -20,6 +20,7 @@ from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti, write_nifti
 from renalseg.model.checkpoint import open_weights, save_stage
 from renalseg.predict.segmenter import Segmenter
+from renalseg.report import figures
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def scan(ct, tmp_path):
 @pytest.fixture
 def quick_picture(monkeypatch):
     """Another picture in place of the real one, which takes longest."""
-    monkeypatch.setattr(results, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
+    monkeypatch.setattr(figures, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
 
 
 def no_picture(*_args, **_more):
@@ -202,7 +203,7 @@ def test_writing_in_a_batch_does_not_lose_the_peak_of_what_is_computed_meanwhile
 
 
 def test_all_or_none_when_the_picture_fails(ct, segmenter, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "overlay", no_picture)
+    monkeypatch.setattr(figures, "overlay", no_picture)
     with pytest.raises(OutputError, match="the disk is full"):
         write_result(segmenter.segment(ct), ct, tmp_path / "out" / "scan")
     assert list(tmp_path.iterdir()) == []
@@ -212,7 +213,7 @@ def test_results_of_an_earlier_run_stay_when_the_new_ones_fail(ct, segmenter, tm
     result = segmenter.segment(ct)
     write_result(result, ct, tmp_path / "scan")
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr(results, "overlay", no_picture)
+    monkeypatch.setattr(figures, "overlay", no_picture)
     with pytest.raises(OutputError):
         write_result(result, ct, tmp_path / "scan")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

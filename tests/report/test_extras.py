@@ -14,6 +14,7 @@ from renalseg.batch import results
 from renalseg.core.errors import OutputError
 from renalseg.core.volume import Volume
 from renalseg.io.nifti import read_nifti, write_nifti
+from renalseg.report import figures
 from renalseg.report.assess import assess
 
 SPACING_MM = (5.0, 5.0, 5.0)
@@ -54,7 +55,7 @@ def series(hu, tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick_picture(monkeypatch):
-    monkeypatch.setattr(results, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
+    monkeypatch.setattr(figures, "overlay", lambda _ct, _labels, path, **_more: path.write_bytes(b"picture"))
 
 
 def names(folder):

@@ -14,7 +14,6 @@ from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti
 from renalseg.predict.segmenter import Segmenter
-from renalseg.report.measure.tables import read_measurements
 from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PICTURE
 
 
@@ -50,10 +49,13 @@ def finished(stem: Path, source: dict[str, Any], extras: Extras) -> tuple[dict[s
         files = all_targets(stem, extras, record["kidney_found"])
         if not same or not all(_is_whole(file, record[BYTES]) for file in files):
             return None
-        measurements = read_measurements(stem.with_name(stem.name + MEASUREMENTS)) if extras.any else None
+        if not extras.any:
+            return record, None
+        from renalseg.report.measure.tables import read_measurements  # here, since SciPy takes long to load
+
+        return record, read_measurements(stem.with_name(stem.name + MEASUREMENTS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
-    return record, measurements
 
 
 def is_foreign(record: Path) -> bool:

@@ -13,7 +13,6 @@ from renalseg.core.volume import Segmentation, Volume
 from renalseg.io.files import atomic_path, output_error, write_json
 from renalseg.io.nifti import write_nifti
 from renalseg.model.runtime import peak_host_mb, reset_host_peak
-from renalseg.report.figures import overlay
 from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PAGE, PICTURE, RECORD
 
 
@@ -107,6 +106,8 @@ def write_result(
     Raises:
         OutputError: one of them could not be written.
     """
+    from renalseg.report.figures import overlay  # here, since the first network need not wait for matplotlib
+
     started = time.perf_counter()
     if alone:
         reset_host_peak()
