@@ -9,10 +9,12 @@ import torch
 
 from renalseg import __version__
 from renalseg.benchmark import as_markdown, draw_ct, drawn, limits, measure, measure_case, network_tflop, untrained
+from renalseg.benchmark.meter import Metered
 from renalseg.cli import main
 from renalseg.config import preset
 from renalseg.model.resunet import build
 from renalseg.model.runtime import Runtime
+from renalseg.predict import room
 from renalseg.predict.segmenter import Segmenter
 
 STEPS = ["read", "coarse", "roi", "kidney", "lesion", "compose", "clean", "confidence", "write"]
@@ -39,10 +41,45 @@ def test_kidneys_are_found_with_networks_that_were_never_trained(small_config, t
     assert result.wall_s >= sum(result.seconds.values()) * 0.99
     assert 0 < result.network_share < 1
     assert result.device_mb is None
+    assert result.device_by_step_mb == {}
+    assert result.warnings == []
     assert list(result.host_by_step_mb) == STEPS
     assert min(result.host_by_step_mb.values()) > 50
     assert result.host_mb == max(result.host_by_step_mb.values())
     assert result.host_mb > 50
+
+
+def test_what_runs_on_the_cpu_for_lack_of_memory_is_counted_and_told(small_config, tmp_path, monkeypatch):
+    """A device that has room for the coarse stage alone: the fine networks' copies on the CPU are timed like them."""
+    segmenter = Segmenter(untrained(small_config, tmp_path / "weights"), "cpu", "fp32")
+    whole = measure_case(segmenter, "median", 1)
+    monkeypatch.setattr(Runtime, "is_host", property(lambda runtime: runtime is not segmenter.runtime))
+    monkeypatch.setattr(Runtime, "peak_device_mb", lambda runtime: 12.0)
+    forward = Metered.forward
+
+    def full(network, image):
+        if network.stage != "coarse" and not getattr(network, "moved", False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, image)
+
+    copied = room._copy_on_cpu
+
+    def copy(network):
+        made = copied(network)
+        made.moved = True
+        return made
+
+    monkeypatch.setattr(Metered, "forward", full)
+    monkeypatch.setattr(room, "_copy_on_cpu", copy)
+    fallen = measure_case(segmenter, "median", 1)
+    assert fallen.tflop == pytest.approx(whole.tflop)
+    assert min(fallen.network_s.values()) > 0
+    assert any("the stage kidney was computed on the CPU" in warning for warning in fallen.warnings)
+    assert fallen.device_by_step_mb["kidney"] == 12.0
+    table = as_markdown([fallen])
+    assert "median: The device's memory ran out; the stage lesion was computed on the CPU." in table
+    assert "| kidney, s / peak host / peak device memory, MB |" in table
+    assert " / 12 |" in table
 
 
 def test_flops_are_those_of_all_windows_and_mirrors(small_config, tmp_path):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from renalseg.benchmark import drawn, measure
 from renalseg.core.volume import Volume
@@ -102,3 +103,29 @@ def test_each_lesion_is_told_for_itself(benchmark_script):
     table = script.lesion_table([script.Case(None, {}, lesions, false, 1.0, 1.0)])
     assert table[2:4] == ["| tumor, 5 to 50 ml | 2 | 0.50 | 0.50 | 0.33 |", "| cyst, < 5 ml | 1 | 1.00 | 1.00 | 1.00 |"]
     assert table[-1] == "Called a mass where there is none: 1 pieces of 1.0 ml in all, in 1 of 1 cases."
+
+
+def test_a_batch_is_timed_beside_one_case_after_another(benchmark_script, dataset, small_weights, capsys):
+    image = dataset / "case_00000" / "imaging.nii.gz"
+    benchmark_script("batch.py", image, "--cases", "2", "--repeats", "1", "--weights", small_weights).main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[float(cell) for cell in line.split("|")[2:4]] for line in lines[2:4]]
+    assert all(seconds > 0 and 0 < share <= 100 for seconds, share in rows)
+    assert float(lines[-1].rsplit(" ", 1)[1]) == pytest.approx(rows[0][0] / rows[1][0], abs=0.05 / rows[1][0])
+
+
+def test_memory_of_a_window_is_counted_without_a_device(benchmark_script, capsys):
+    """Of two sums of 4000 bytes each and a product, at most three are alive at once; a view is none of its own."""
+    script = benchmark_script("device_memory.py")
+    with torch.inference_mode(), script.LiveBytes() as counted:
+        a = torch.empty(1000, device="meta")
+        b = a + 1
+        b = b + 1
+        part = b.view(10, 100)
+        del a
+        assert counted.live == 4000
+        c = part * 2
+    assert counted.peak == 12000
+    assert c.shape == part.shape
+    script.main()
+    assert "| `fast` | " in capsys.readouterr().out

@@ -602,3 +602,8 @@ def test_a_signal_while_a_case_is_written_ends_after_it(sent, code, small_weight
     done = {path.name for path in out.iterdir()}
     first, second = ({f"{name}.{suffix}" for suffix in ("nii.gz", "json", "png")} for name in "ab")
     assert done in (first, first | second)
+    before = (out / "a.nii.gz").stat().st_mtime_ns
+    again = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=True)
+    assert {path.name for path in out.iterdir()} == first | second
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before
+    assert again.stdout.count("drawing\n") == len(first | second) // 3 - len(done) // 3

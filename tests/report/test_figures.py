@@ -3,7 +3,6 @@ import logging
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from renalseg.core.errors import GeometryError, OutputError
@@ -165,11 +164,11 @@ def test_labels_on_another_grid_are_refused(tmp_path):
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    def fill_the_disk(self, path, **_):
+    def fill_the_disk(self, path, *_, **__):
         path.write_bytes(b"half a picture")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(FigureCanvasAgg, "print_png", fill_the_disk)
+    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
     with pytest.raises(OutputError, match="disk is full"):
         overlay(*body([RIGHT]), tmp_path / "new" / "case.png")
     assert not list(tmp_path.iterdir())

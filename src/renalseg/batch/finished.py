@@ -14,7 +14,7 @@ from renalseg.core.errors import InputError
 from renalseg.io.files import fingerprint
 from renalseg.io.nifti import read_nifti
 from renalseg.predict.segmenter import Segmenter
-from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PICTURE
+from renalseg.report.suffixes import DICOM_SEG, DICOM_SR, LABELS, MEASUREMENTS, PAGE, PICTURE
 
 
 def made_from(path: Path, out: Path, segmenter: Segmenter, extras: Extras) -> dict[str, Any]:
@@ -72,6 +72,6 @@ def _is_whole(file: Path, sizes: dict[str, int]) -> bool:
     size = file.stat().st_size
     if file.name.endswith(LABELS) and size != sizes[file.name]:
         read_nifti(file)
-    if file.name.endswith((PICTURE, DICOM_SEG, DICOM_SR)):
+    if file.name.endswith((PICTURE, PAGE, DICOM_SEG, DICOM_SR)):
         return size >= sizes[file.name]
     return size > 0

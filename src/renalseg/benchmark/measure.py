@@ -6,7 +6,7 @@ weights that were never trained.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -37,9 +37,11 @@ class Result:
         wall_s: from file to files.
         network_s: of it inside the networks, by stage.
         tflop: by stage, all windows and mirrors; a multiplication and an addition count as two.
+        device_by_step_mb: peak memory on the device in each step, as torch allocated it; empty on a CPU.
+        warnings: of the last repeat, as that memory ran out.
         matrix_tflops: the machine's measured rate of matrix products in the same precision, TFLOP/s.
-        host_mb: the largest of these.
-        device_mb: peak memory on the device as torch allocated it; None on a CPU.
+        host_mb: the largest of ``host_by_step_mb``.
+        device_mb: the largest of ``device_by_step_mb``; None on a CPU.
         machine: what it ran on, and with which versions.
     """
 
@@ -56,6 +58,8 @@ class Result:
     host_mb: float
     device_mb: float | None
     machine: dict[str, Any]
+    device_by_step_mb: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def network_share(self) -> float:
@@ -121,9 +125,9 @@ def _summary(segmenter: Segmenter, runs: list[dict[str, Any]], meter: Meter) -> 
         spacing_mm=tuple(last["spacing_mm_zyx"]),
         box=None if box is None else tuple(b - a for a, b in zip(box["start"], box["stop"], strict=True)),
         seconds={step: median(run["timings_s"][step] for run in runs) for step in steps},
-        host_by_step_mb={
-            step: max(run["peak_memory_mb"]["host_by_step"].get(step, 0.0) for run in runs) for step in steps
-        },
+        host_by_step_mb=_peaks(runs, "host_by_step"),
+        device_by_step_mb=_peaks(runs, "device_by_step"),
+        warnings=last["warnings"],
         wall_s=median(run["wall_s"] for run in runs),
         network_s={stage: median(run["network_s"][stage] for run in runs) for stage in STAGES},
         tflop={stage: network_tflop(segmenter.config, stage, meter.shapes[stage]) for stage in STAGES},
@@ -132,3 +136,9 @@ def _summary(segmenter: Segmenter, runs: list[dict[str, Any]], meter: Meter) -> 
         device_mb=None if device[0] is None else max(device),
         machine=describe_machine(segmenter) | {"repeats": len(runs)},
     )
+
+
+def _peaks(runs: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """The largest of each step, in the order of the steps."""
+    known = [run["peak_memory_mb"][kind] for run in runs]
+    return {step: max(each.get(step, 0.0) for each in known) for step in runs[-1]["timings_s"] if step in known[-1]}

@@ -18,6 +18,10 @@ class Meter:
     seconds: dict[str, float] = field(default_factory=dict)
     shapes: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
+    def __deepcopy__(self, _memo: object) -> "Meter":
+        """The same one: a copy of a network on another device is counted with it."""
+        return self
+
     def reset(self) -> None:
         """Begins anew."""
         self.seconds, self.shapes = dict.fromkeys(STAGES, 0.0), {stage: [] for stage in STAGES}

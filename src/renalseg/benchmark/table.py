@@ -16,13 +16,9 @@ def as_markdown(results: list[Result]) -> str:
     steps = list(dict.fromkeys(step for result in results for step in result.seconds))
     rows = [("slices x rows x columns", [" x ".join(map(str, r.shape)) for r in results])]
     rows += [("region of the fine stages", [" x ".join(map(str, r.box)) if r.box else "none" for r in results])]
-    rows += [
-        (
-            f"{step}, s / peak host memory, MB",
-            [f"{r.seconds.get(step, 0):.3f} / {r.host_by_step_mb.get(step, 0):.0f}" for r in results],
-        )
-        for step in steps
-    ]
+    on_device = any(r.device_by_step_mb for r in results)
+    what = "s / peak host / peak device memory, MB" if on_device else "s / peak host memory, MB"
+    rows += [(f"{step}, {what}", [_step(r, step, on_device) for r in results]) for step in steps]
     rows += [
         ("**from file to files, s**", [f"**{r.wall_s:.2f}**" for r in results]),
         ("networks, TFLOP", [f"{sum(r.tflop.values()):.3f}" for r in results]),
@@ -36,4 +32,13 @@ def as_markdown(results: list[Result]) -> str:
     lines = [f"{head}; {versions}, {machine['system']}", ""]
     lines += ["| |" + "".join(f" {r.case} |" for r in results), "|---|" + "---:|" * len(results)]
     lines += [f"| {name} |" + "".join(f" {value} |" for value in values) for name, values in rows]
-    return "\n".join(lines) + "\n"
+    said = [f"{r.case}: {warning}" for r in results for warning in r.warnings]
+    return "\n".join([*lines, *([""] if said else []), *said]) + "\n"
+
+
+def _step(result: Result, step: str, on_device: bool) -> str:
+    figures = [f"{result.seconds.get(step, 0):.3f}", f"{result.host_by_step_mb.get(step, 0):.0f}"]
+    if on_device:
+        peak = result.device_by_step_mb.get(step)
+        figures.append("-" if peak is None else f"{peak:.0f}")
+    return " / ".join(figures)

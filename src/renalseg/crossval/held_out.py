@@ -30,7 +30,7 @@ def predict(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Re
     failed = {}
     if files:
         segmenter = Segmenter(plan.weights(fold), plan.device, plan.precision)
-        for done, outcome in enumerate(segment_all(files, plan.out / "predictions", segmenter), 1):
+        for done, outcome in enumerate(segment_all(files, plan.predictions, segmenter), 1):
             if outcome.error is not None:
                 failed[outcome.name] = outcome.error
             reports.on_progress(f"fold {fold}: segmenting", done, len(files))
@@ -46,7 +46,7 @@ def unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precisi
     Args:
         precision: that the cases must have been segmented in; None where any will do.
     """
-    weights, out, today = open_weights(plan.weights(fold)), plan.out / "predictions", plan.config.sha256()
+    weights, out, today = open_weights(plan.weights(fold)), plan.predictions, plan.config.sha256()
 
     def is_there(case: str) -> bool:
         imaging = data.cases[case].imaging
@@ -67,7 +67,7 @@ def unpredicted(plan: Plan, data: Data, fold: int, cases: Sequence[str], precisi
 
 def score(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Reports) -> None:
     """Scores a fold, unless these very predictions were scored before."""
-    predictions, out = plan.out / "predictions", plan.out / "evaluation" / f"fold_{fold}"
+    predictions, out = plan.predictions, plan.scores(fold)
     _, key = records_of(plan, data, cases)
     if scores_in(out, key) is not None:
         reports.say(f"fold {fold}: scored already")
@@ -83,7 +83,7 @@ def score(plan: Plan, data: Data, fold: int, cases: Sequence[str], reports: Repo
 
 def records_of(plan: Plan, data: Data, cases: Sequence[str]) -> tuple[dict[str, Mapping[str, Any]], str]:
     """The records of the cases' predictions, and one hash of them and of the true label maps."""
-    texts = {case: (plan.out / "predictions" / f"{case}.json").read_text() for case in cases}
+    texts = {case: (plan.predictions / f"{case}.json").read_text() for case in cases}
     key = hashlib.sha256(json.dumps([texts, _stats(data, cases)]).encode()).hexdigest()
     return {case: json.loads(text) for case, text in texts.items()}, key
 

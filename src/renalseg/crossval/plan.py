@@ -35,6 +35,20 @@ class Plan:
         """The weights folder of a fold."""
         return self.out / f"fold_{fold}"
 
+    @property
+    def predictions(self) -> Path:
+        """The folder of all held-out cases' results."""
+        return self.out / "predictions"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of all scores."""
+        return self.out / "evaluation"
+
+    def scores(self, fold: int) -> Path:
+        """The folder of a fold's scores."""
+        return self.evaluation / f"fold_{fold}"
+
 
 @dataclass(frozen=True)
 class Reports:

@@ -103,7 +103,7 @@ def _finished(
             continue
         if trained and not unpredicted(plan, data, fold, cases):
             records, key = records_of(plan, data, cases)
-            if (known := scores_in(plan.out / "evaluation" / f"fold_{fold}", key)) is not None:
+            if (known := scores_in(plan.scores(fold), key)) is not None:
                 done[fold] = FoldResult(fold, known, records)
                 del missing[fold]
     return done, missing
@@ -131,7 +131,7 @@ def _tell(
 
 def _write(plan: Plan, data: Data, done: Mapping[int, FoldResult], missing: Mapping[int, str]) -> None:
     """Writes the table, its pictures, and the scores of all cases together; where no fold has any, none stay."""
-    folds, scores = [done[fold] for fold in sorted(done)], plan.out / "evaluation"
+    folds, scores = [done[fold] for fold in sorted(done)], plan.evaluation
     if folds:
         write_tables(together(folds), scores)
         _draw_worst(plan, data, together(folds))
@@ -147,7 +147,7 @@ def _draw_worst(plan: Plan, data: Data, cases: CohortResult) -> None:
     wanted = {plan.out / picture(case.case_id): case.case_id for case in cases.worst()}
     for path, case_id in wanted.items():
         ct, truth = read_case(data.cases[case_id])
-        predicted = read_labels(plan.out / "predictions" / f"{case_id}{LABELS}")
+        predicted = read_labels(plan.predictions / f"{case_id}{LABELS}")
         with atomic_path(path) as temporary:
             temporary.write_bytes(example_png(ct, predicted, truth))
     for path in {path for shown in wanted for path in shown.parent.glob("*.png")} - wanted.keys():

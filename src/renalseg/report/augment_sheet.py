@@ -11,7 +11,6 @@ from typing import Any
 
 import cc3d
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from renalseg.report.drawing import (
     clean,
     colour_of,
     from_top,
+    save_png,
     write_px,
 )
 
@@ -90,7 +90,7 @@ def augment_sheet(
         _draw_cut(figure, panel.axial, left, top + CAPTION_PX, (cell_px, axial_px))
         _draw_cut(figure, panel.coronal, left, top + CAPTION_PX + axial_px + SEAM_PX, (cell_px, coronal_px))
     with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": f"renalseg {renalseg.__version__}"})
+        save_png(figure, temporary)
 
 
 def _reduce(title: str, image: NDArray[np.floating], labels: NDArray[np.uint8]) -> _Drawn:

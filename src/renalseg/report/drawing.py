@@ -1,10 +1,16 @@
-"""What the drawn pages share: size, colours, font, and text set by pixels from the left and top."""
+"""What the drawn pages share: size, colours, font, text set by pixels from the left and top, and how they are saved."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patheffects import withStroke
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from renalseg import __version__
 from renalseg.core.labels import LABELS
 
 WIDTH_PX, MARGIN_PX, GAP_PX, DPI = 2000, 40, 24, 100
@@ -12,6 +18,19 @@ WIDTH_PX, MARGIN_PX, GAP_PX, DPI = 2000, 40, 24, 100
 BACKGROUND_COLOUR, TEXT_COLOUR, QUIET_COLOUR, WARNING_COLOUR = "#0d1117", "#f0f3f6", "#9aa4b0", "#f2b84b"
 FONT = "DejaVu Sans"
 OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
+
+PNG_LEVEL = 3
+"""Of compression: for a case's picture the default of 6 took three times as long, and saved a twentieth at most."""
+
+
+def save_png(figure: Any, path: Path) -> None:
+    """Draws ``figure`` and writes it to ``path``, whatever its suffix, as a PNG without transparency."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    info = PngInfo()
+    info.add_text("Software", f"renalseg {__version__}")
+    opaque = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    opaque.save(path, "PNG", compress_level=PNG_LEVEL, pnginfo=info, dpi=(figure.dpi, figure.dpi))
 
 
 def from_top(figure: Any, pixels: float) -> float:

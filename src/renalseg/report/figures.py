@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -29,6 +28,7 @@ from renalseg.report.drawing import (
     clean,
     colour_of,
     from_top,
+    save_png,
     write_px,
 )
 from renalseg.report.sides import Kidney, kidney_sides
@@ -78,7 +78,7 @@ def overlay(ct: Volume, labels: Volume, path: Path, title: str = "", subtitle: s
             position = _position(ct, plane.axis, indices[plane.axis])
             _draw_caption(figure, column, top_px + HEADING_PX + PANEL_PX, plane.name, position, reason)
     with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": f"renalseg {renalseg.__version__}"})
+        save_png(figure, temporary)
 
 
 def _best_slices(kidney: Kidney) -> tuple[tuple[int, ...], str]:
@@ -174,4 +174,5 @@ def _volume(ml: float) -> str:
 def _add_cell(figure: Any, column: int, top_px: float) -> Any:
     left = MARGIN_PX + column * (CELL_PX + GAP_PX)
     height = PANEL_PX / (figure.get_figheight() * DPI)
-    return figure.add_axes((left / WIDTH_PX, from_top(figure, top_px) - height, CELL_PX / WIDTH_PX, height))
+    place = (left / WIDTH_PX, from_top(figure, top_px) - height, CELL_PX / WIDTH_PX, height)
+    return figure.add_axes(place, xticks=[], yticks=[])

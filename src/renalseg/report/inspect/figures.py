@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -24,6 +23,7 @@ from renalseg.report.drawing import (
     WARNING_COLOUR,
     WIDTH_PX,
     clean,
+    save_png,
 )
 from renalseg.report.inspect.cohort import Inspection
 from renalseg.report.inspect.quantities import (
@@ -97,7 +97,7 @@ def _draw_page(page: Page, name: str, rows: Sequence[Row], path: Path) -> None:
 
         _draw_quantity(cell(top, HISTOGRAM_PX), cell(top + HISTOGRAM_PX, STRIP_PX), quantity, quantity.values(rows))
     with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": f"renalseg {__version__}"})
+        save_png(figure, temporary)
 
 
 def _draw_frame(figure: Any, title: str, n: int, is_published: bool, height_px: float) -> None:
