@@ -2,6 +2,8 @@
 
 import json
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +82,17 @@ def test_what_runs_on_the_cpu_for_lack_of_memory_is_counted_and_told(small_confi
     assert "median: The device's memory ran out; the stage lesion was computed on the CPU." in table
     assert "| kidney, s / peak host / peak device memory, MB |" in table
     assert " / 12 |" in table
+
+
+@pytest.mark.slow
+def test_a_median_case_of_the_papers_networks_needs_less_than_two_gigabytes(tmp_path):
+    """In a process of its own, whose peak is not that of the tests before."""
+    figures = tmp_path / "figures.json"
+    command = ["benchmark", "--preset", "paper", "--device", "cpu", "--repeats", "1", "--json", figures]
+    subprocess.run([sys.executable, "-m", "renalseg", *command], check=True)
+    (median,) = json.loads(figures.read_text())
+    assert median["shape"] == [104, 512, 512]
+    assert 500 < median["host_mb"] < 2000
 
 
 def test_flops_are_those_of_all_windows_and_mirrors(small_config, tmp_path):

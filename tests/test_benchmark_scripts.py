@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,24 @@ def test_a_path_with_other_labels_misses_the_budget(benchmark_script, dataset):
     assert right.endswith("| kept |")
     assert other.endswith("| missed |")
     assert rows["case"]["wrong"]["same"] == pytest.approx(1 - (truth.array == 3).sum() / (truth.array > 0).sum())
+
+
+def test_each_precision_of_a_device_is_a_path_of_its_own(benchmark_script, monkeypatch):
+    script = benchmark_script("fast_paths.py")
+
+    class Recorded:
+        def __init__(self, *asked):
+            self.asked = asked
+
+        def segment(self, ct):
+            return SimpleNamespace(labels=(ct, *self.asked))
+
+    monkeypatch.setattr(script, "choose_for_prediction", lambda _: SimpleNamespace(is_host=False))
+    monkeypatch.setattr(script, "Segmenter", Recorded)
+    found = {name: run("ct") for name, run in script.paths("weights", "cuda").items()}
+    assert found == {
+        f"cuda, {precision}": ("ct", "weights", "cuda", precision) for precision in ("fp32", "bf16", "fp16")
+    }
 
 
 def test_a_case_beside_monais_sliding_window_and_a_peer(benchmark_script, small_config, tmp_path, monkeypatch, capsys):
