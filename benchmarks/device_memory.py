@@ -49,7 +49,7 @@ class LiveBytes(TorchDispatchMode):
 def window_bytes(config: Config) -> int:
     """Peak of the tensors that one window of the lesion network makes, and its probabilities."""
     network = build(config.network("lesion")).eval().to("meta")
-    image = torch.empty(1, 1, config.fine.window, *config.fine.plane, device="meta")
+    image = torch.empty(1, 1, config.fine.window, *config.fine.in_plane, device="meta")
     with torch.inference_mode(), LiveBytes() as counted:
         network(image).softmax(1)
     return counted.peak
