@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from renalseg.config import PRESETS, STAGES, Config
 from renalseg.model.resunet import build
 from renalseg.predict.room import KEPT_BYTES
+from renalseg.report.describe import cost
 
 
 class LiveBytes(TorchDispatchMode):
@@ -57,7 +58,7 @@ def window_bytes(config: Config) -> int:
 
 def weight_bytes(config: Config) -> int:
     """All three networks."""
-    return sum(4 * p.numel() for stage in STAGES for p in build(config.network(stage)).parameters())
+    return sum(4 * cost(config, stage).parameters for stage in STAGES)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ weights that were never trained.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,15 +34,15 @@ class Result:
         box: size of the region of the fine stages, [z, y, x]; None where no kidney was found.
         seconds: by step, from reading to writing.
         host_by_step_mb: peak resident memory of the process in each step, the program and the weights included.
+        device_by_step_mb: peak memory on the device in each step, as torch allocated it; empty on a CPU.
         wall_s: from file to files.
         network_s: of it inside the networks, by stage.
         tflop: by stage, all windows and mirrors; a multiplication and an addition count as two.
-        device_by_step_mb: peak memory on the device in each step, as torch allocated it; empty on a CPU.
-        warnings: of the last repeat, as that memory ran out.
         matrix_tflops: the machine's measured rate of matrix products in the same precision, TFLOP/s.
         host_mb: the largest of ``host_by_step_mb``.
         device_mb: the largest of ``device_by_step_mb``; None on a CPU.
         machine: what it ran on, and with which versions.
+        warnings: of the last repeat, as that memory ran out.
     """
 
     case: str
@@ -51,6 +51,7 @@ class Result:
     box: tuple[int, int, int] | None
     seconds: dict[str, float]
     host_by_step_mb: dict[str, float]
+    device_by_step_mb: dict[str, float]
     wall_s: float
     network_s: dict[str, float]
     tflop: dict[str, float]
@@ -58,8 +59,7 @@ class Result:
     host_mb: float
     device_mb: float | None
     machine: dict[str, Any]
-    device_by_step_mb: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
     @property
     def network_share(self) -> float:

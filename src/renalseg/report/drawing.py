@@ -20,17 +20,21 @@ FONT = "DejaVu Sans"
 OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
 
 PNG_LEVEL = 3
-"""Of compression: for a case's picture the default of 6 took three times as long, and saved a twentieth at most."""
+"""Of compression: of a case's picture, the default of 6 was measured to take 2.5 times as long and to save 4 %."""
+
+
+def rasterised(figure: Any) -> Image.Image:
+    """``figure`` as red, green and blue, without transparency."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 def save_png(figure: Any, path: Path) -> None:
     """Draws ``figure`` and writes it to ``path``, whatever its suffix, as a PNG without transparency."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
     info = PngInfo()
     info.add_text("Software", f"renalseg {__version__}")
-    opaque = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
-    opaque.save(path, "PNG", compress_level=PNG_LEVEL, pnginfo=info, dpi=(figure.dpi, figure.dpi))
+    rasterised(figure).save(path, "PNG", compress_level=PNG_LEVEL, pnginfo=info, dpi=(figure.dpi, figure.dpi))
 
 
 def from_top(figure: Any, pixels: float) -> float:

@@ -4,7 +4,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -14,7 +13,7 @@ from renalseg.core.labels import CYST, HECS, KIDNEY, TUMOR
 from renalseg.core.volume import Volume
 from renalseg.evaluate.metrics import dice
 from renalseg.image.boxes import Box, bounding_box
-from renalseg.report.drawing import BACKGROUND_COLOUR, FONT, OUTLINE, TEXT_COLOUR
+from renalseg.report.drawing import BACKGROUND_COLOUR, FONT, OUTLINE, TEXT_COLOUR, rasterised
 from renalseg.report.slices import PLANES, Span, draw_slice, frame_slice
 
 PANEL_INCHES, DPI, GAP_INCHES = 5.0, 72, 0.1
@@ -79,10 +78,7 @@ def _view(ct: Volume, box: Box) -> tuple[Span, Span]:
 
 
 def _encode(figure: Figure, text: str) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     info, stream = PngInfo(), BytesIO()
     info.add_itxt("Description", text)
-    image.save(stream, "PNG", pnginfo=info, optimize=True)
+    rasterised(figure).save(stream, "PNG", pnginfo=info, optimize=True)
     return stream.getvalue()
