@@ -118,6 +118,16 @@ def epochs_that_fit(config: Config, cache: Path, work: Path, minutes: Mapping[St
     return {s: int(v) for s, v in json.loads(note.read_text())["epochs"].items()}
 
 
+def planned(labels: Path, work: Path, minutes: float) -> tuple[Config, Path]:
+    """The preset ``tiny`` with the epochs of each stage that ``minutes`` allow, and the cache of its training cases."""
+    config = preset("tiny")
+    cache = render_training(labels, work, config)
+    epochs = epochs_that_fit(config, cache, work, {stage: minutes * SHARES[stage] for stage in STAGES})
+    for stage in STAGES:
+        config = with_training(config, stage, epochs[stage])
+    return config, cache
+
+
 def train(config: Config, cache: Path, work: Path) -> float:
     """Trains what is not trained yet; the minutes of all epochs."""
     seconds = [sum(train_stage(stage, config, cache, work / "weights")) for stage in STAGES]
@@ -161,22 +171,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40, help="of training, for the three stages together")
     a = parser.parse_args()
-    config = preset("tiny")
-    cache = render_training(a.labels, a.work, config)
+    config, cache = planned(a.labels, a.work, a.minutes)
     test = render(a.labels, a.work, "test", TEST, SEED + 1)
-    epochs = epochs_that_fit(config, cache, a.work, {stage: a.minutes * SHARES[stage] for stage in STAGES})
-    for stage in STAGES:
-        config = with_training(config, stage, epochs[stage])
     minutes = train(config, cache, a.work)
     notes = [note for folder in (a.work, a.work / "trial") for note in folder.glob(f"weights/*/{WALL}")]
     programs = sum(json.loads(note.read_text()) for note in notes)
     row = score(test, a.work / "weights") | {"minutes": minutes, "wall_minutes": programs / 60}
-    write_json(row | {f"epochs_{stage}": epochs[stage] for stage in STAGES}, a.work / "result.json")
+    epochs = {stage: config.training[stage].epochs for stage in STAGES}
+    write_json(row | {f"epochs_{stage}": n for stage, n in epochs.items()}, a.work / "result.json")
     columns = [f"{kind}_{hec.name}" for kind in ("dice", "sd") for hec in HECS]
     columns += ["in_true_kidneys", "box_coverage", "minutes", "wall_minutes"]
     lines = [f"{TRAIN} training and {TEST} test phantoms from label maps, {machine()}", ""]
     lines += ["| " + " | ".join([*columns, "epochs"]) + " |", "|---" * (len(columns) + 1) + "|"]
-    counts = " / ".join(str(epochs[stage]) for stage in STAGES)
+    counts = " / ".join(str(n) for n in epochs.values())
     lines.append("| " + " | ".join([*(f"{row[c]:.3f}" for c in columns), counts]) + " |")
     write_text("\n".join(lines) + "\n", a.work / "learning.md")
     draw({"": a.work / "weights"}, STAGES, a.work / "learning.png")

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablations import KIDNEY_SHARE
-from learning import SEED, TRAIN, epochs_that_fit, machine, render, render_training, train_stage, with_training
+from learning import SEED, SHARES, TRAIN, epochs_that_fit, machine, render, render_training, train_stage, with_training
 
 from renalseg.benchmark import network_tflop
 from renalseg.config import Config, Stage, preset
@@ -57,7 +56,7 @@ def configure(name: str, in_plane: tuple[int, int]) -> Config:
 
 def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, float]:
     """Trains what is not trained yet; epochs and minutes by stage."""
-    lesion = minutes / (1 + KIDNEY_SHARE)
+    lesion = minutes * SHARES["lesion"] / (SHARES["kidney"] + SHARES["lesion"])
     epochs = epochs_that_fit(config, cache, work, {"kidney": minutes - lesion, "lesion": lesion})
     for stage in STAGES:
         config = with_training(config, stage, epochs[stage])

@@ -61,6 +61,7 @@ def test_ablations_leave_out_one_trick_at_a_time(small, tmp_path, capsys):
     for name, mixup in (("all-tricks", 0.2), ("no-mixup", 0.0)):
         text = (tmp_path / "work" / "ablations" / f"{name}-lesion.yaml").read_text()
         assert text.count(f"mixup_probability: {mixup}") >= 1
+    assert not (tmp_path / "work" / "ablations" / "as-the-preset").exists()  # the one that learning.py trains
 
 
 @pytest.mark.slow
