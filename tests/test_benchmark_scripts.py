@@ -1,7 +1,9 @@
 """The scripts of ``benchmarks/`` that measure prediction, whole and on the smallest cases."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,3 +150,15 @@ def test_memory_of_a_window_is_counted_without_a_device(benchmark_script, capsys
     assert c.shape == part.shape
     script.main()
     assert "| `fast` | " in capsys.readouterr().out
+
+
+def test_ours_takes_turns_with_what_compiles():
+    """Each in a process of its own, so the script is run as one; what compiles takes long or is not installed."""
+    arguments = ["--preset", "tiny", "--slices", "8", "--repeats", "2", "--without", "torch.compile", "OpenVINO"]
+    script = Path(__file__).parents[1] / "benchmarks" / "compilers.py"
+    ran = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    reference, ours = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines()[2:]]
+    assert (reference[0], reference[-1]) == ("training code, fp32", "100.0000 %")
+    assert ours[0] == "renalseg, slab by slab"
+    assert 99.9 < float(ours[-1].removesuffix(" %")) <= 100
+    assert all(float(cell) > 0 for cell in ours[1:-1])
