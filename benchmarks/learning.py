@@ -104,28 +104,31 @@ def train_stage(stage: Stage, config: Config, cache: Path, out: Path, cascade: P
     return [json.loads(line)["seconds"] for line in log.read_text().splitlines()]
 
 
-def epochs_that_fit(config: Config, cache: Path, work: Path, minutes: Mapping[Stage, float]) -> dict[Stage, int]:
-    """Epochs of each stage within its minutes, by the time of a trial epoch; noted, so that a second run keeps them."""
+def scheduled(config: Config, cache: Path, work: Path, minutes: Mapping[Stage, float]) -> Config:
+    """``config`` with the epochs of each stage that fit its minutes, by the time of a trial epoch.
+
+    They are noted, so that a second run keeps them.
+    """
     note, asked = work / "epochs.json", {"minutes": dict(minutes), "config": config.sha256()}
     if not note.exists() or json.loads(note.read_text())["asked"] != asked:
-        trial = work / "trial"
+        trial, short = work / "trial", config
         shutil.rmtree(trial, ignore_errors=True)
         trial.mkdir(parents=True)
         for stage in minutes:
-            config = with_training(config, stage, TRIAL_EPOCHS)
-        seconds = {s: float(np.median(train_stage(s, config, cache, trial / "weights")[1:])) for s in minutes}
+            short = with_training(short, stage, TRIAL_EPOCHS)
+        seconds = {s: float(np.median(train_stage(s, short, cache, trial / "weights")[1:])) for s in minutes}
         write_json({"epochs": {s: max(2, int(60 * minutes[s] / seconds[s])) for s in minutes}, "asked": asked}, note)
-    return {s: int(v) for s, v in json.loads(note.read_text())["epochs"].items()}
+    epochs = json.loads(note.read_text())["epochs"]
+    for stage in minutes:
+        config = with_training(config, stage, int(epochs[stage]))
+    return config
 
 
 def planned(labels: Path, work: Path, minutes: float) -> tuple[Config, Path]:
     """The preset ``tiny`` with the epochs of each stage that ``minutes`` allow, and the cache of its training cases."""
     config = preset("tiny")
     cache = render_training(labels, work, config)
-    epochs = epochs_that_fit(config, cache, work, {stage: minutes * SHARES[stage] for stage in STAGES})
-    for stage in STAGES:
-        config = with_training(config, stage, epochs[stage])
-    return config, cache
+    return scheduled(config, cache, work, {stage: minutes * SHARES[stage] for stage in STAGES}), cache
 
 
 def train(config: Config, cache: Path, work: Path) -> float:

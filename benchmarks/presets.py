@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from learning import SEED, SHARES, TRAIN, epochs_that_fit, machine, render, render_training, train_stage, with_training
+from learning import SEED, SHARES, TRAIN, machine, render, render_training, scheduled, train_stage
 
 from renalseg.benchmark import network_tflop
 from renalseg.config import Config, Stage, preset
@@ -57,11 +57,9 @@ def configure(name: str, in_plane: tuple[int, int]) -> Config:
 def train(config: Config, cache: Path, work: Path, minutes: float) -> dict[str, float]:
     """Trains what is not trained yet; epochs and minutes by stage."""
     lesion = minutes * SHARES["lesion"] / (SHARES["kidney"] + SHARES["lesion"])
-    epochs = epochs_that_fit(config, cache, work, {"kidney": minutes - lesion, "lesion": lesion})
-    for stage in STAGES:
-        config = with_training(config, stage, epochs[stage])
+    config = scheduled(config, cache, work, {"kidney": minutes - lesion, "lesion": lesion})
     seconds = {stage: sum(train_stage(stage, config, cache, work / "weights")) for stage in STAGES}
-    return {**{f"epochs_{s}": epochs[s] for s in STAGES}, "minutes": sum(seconds.values()) / 60}
+    return {**{f"epochs_{s}": config.training[s].epochs for s in STAGES}, "minutes": sum(seconds.values()) / 60}
 
 
 def score(test: list[KitsCase], weights_folder: Path) -> dict[str, float]:

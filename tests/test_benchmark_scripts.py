@@ -154,7 +154,7 @@ def test_memory_of_a_window_is_counted_without_a_device(benchmark_script, capsys
 
 def test_ours_takes_turns_with_what_compiles():
     """Each in a process of its own, so the script is run as one; what compiles takes long or is not installed."""
-    arguments = ["--preset", "tiny", "--slices", "8", "--repeats", "2", "--without", "torch.compile", "OpenVINO"]
+    arguments = ["--preset", "tiny", "--slices", "48", "--repeats", "2", "--without", "torch.compile", "OpenVINO"]
     script = Path(__file__).parents[1] / "benchmarks" / "compilers.py"
     ran = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
     reference, ours = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines()[2:]]
